@@ -1,0 +1,399 @@
+//! What is shared: a value under a key, with its version and its deadlines.
+//! Pure data and arithmetic; knows no store, no PHP and no clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::clock::Moment;
+
+/// A fencing version: greater means minted under a later lease. Microseconds of the store's clock
+/// at the least, so it stays below 2^53 (exact in Lua) until the year 2255. Zero is "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Version(pub u64);
+
+impl Version {
+    pub const NONE: Self = Self(0);
+
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// First eight bytes of the SHA-256 of a token, never zero: enough to say "this very token",
+/// useless to anyone who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(u64);
+
+impl Digest {
+    pub fn of(value: &[u8]) -> Self {
+        let hash = Sha256::digest(value);
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+        Self(u64::from_be_bytes(first).max(1))
+    }
+
+    /// `None` for zero, which stands for "no digest" in shared memory and in Redis.
+    pub const fn from_bits(bits: u64) -> Option<Self> {
+        if bits == 0 { None } else { Some(Self(bits)) }
+    }
+
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What kind of value a key names. The two never meet: the kind is part of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Token,
+    Sheet,
+}
+
+impl Kind {
+    const fn letter(self) -> u8 {
+        match self {
+            Self::Token => b't',
+            Self::Sheet => b's',
+        }
+    }
+}
+
+/// 128 bits of SHA-256 over everything that makes two tokens of one name differ (scope, audience…).
+/// All zero when no fingerprint was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    /// `canonical` is one unambiguous byte string: equal bytes, equal entry.
+    pub fn of(canonical: &[u8]) -> Self {
+        let hash = Sha256::digest(canonical);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        Self(bytes)
+    }
+}
+
+/// The longest name, in bytes.
+pub const MAX_NAME: usize = 200;
+
+/// Kind, fingerprint and name in one canonical byte string, with its hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    bytes: Box<[u8]>,
+    hash: u64,
+}
+
+impl Key {
+    const PREFIX: usize = 17;
+
+    /// `Err` says in words what is wrong with the name.
+    pub fn new(kind: Kind, name: &[u8], fingerprint: Fingerprint) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("must not be empty".into());
+        }
+        if name.len() > MAX_NAME {
+            return Err(format!("must be at most {MAX_NAME} bytes long, {} given", name.len()));
+        }
+        if let Some(at) = name.iter().position(u8::is_ascii_control) {
+            return Err(format!("must not contain control characters, byte {at} is one"));
+        }
+        let mut bytes = Vec::with_capacity(Self::PREFIX + name.len());
+        bytes.push(kind.letter());
+        bytes.extend_from_slice(&fingerprint.0);
+        bytes.extend_from_slice(name);
+        let hash = xxh3_64(&bytes);
+        Ok(Self { bytes: bytes.into(), hash })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn kind(&self) -> Kind {
+        if self.bytes[0] == Kind::Sheet.letter() { Kind::Sheet } else { Kind::Token }
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.bytes[Self::PREFIX..]
+    }
+
+    /// The key as printable text, injective: `t:<fingerprint or ->:<name, percent-encoded>`.
+    /// Braces are encoded, so a name can never form a Redis hash tag.
+    pub fn text(&self) -> String {
+        const PLAIN: AsciiSet =
+            NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':').remove(b'/');
+        let fingerprint = &self.bytes[1..Self::PREFIX];
+        let mut text = String::with_capacity(self.bytes.len() + 24);
+        text.push(char::from(self.bytes[0]));
+        text.push(':');
+        if fingerprint.iter().all(|byte| *byte == 0) {
+            text.push('-');
+        } else {
+            for byte in fingerprint {
+                text.push_str(&format!("{byte:02x}"));
+            }
+        }
+        text.push(':');
+        text.extend(percent_encode(self.name(), &PLAIN));
+        text
+    }
+}
+
+/// Debug shows the name; a key holds no secret.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+/// The four instants of an entry's life, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Taken **before** the callable runs: a slow issuer shortens the lifetime, never stretches it.
+    pub minted_at: Moment,
+    /// From here on one process renews while the others are served.
+    pub refresh_at: Moment,
+    /// A token is served until here, its safety margin before `expires_at`; a rate is stale after.
+    pub usable_until: Moment,
+    /// Nothing is served after this.
+    pub expires_at: Moment,
+}
+
+/// How a token's lifetime is cut up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenPolicy {
+    pub margin: Duration,
+    /// Share of the usable life after which it is renewed; 0 < ratio < 1.
+    pub refresh_ratio: f64,
+}
+
+impl Timing {
+    /// `m = min(margin, 20 % of the lifetime)`: with a naive 60 s margin a 60 s token could never
+    /// be cached, and a 300 s one would never renew early. The flag says the margin was cut.
+    pub fn token(minted_at: Moment, lifetime: Duration, policy: TokenPolicy) -> (Self, bool) {
+        let margin = policy.margin.min(lifetime / 5);
+        let usable = lifetime.saturating_sub(margin);
+        let timing = Self {
+            minted_at,
+            refresh_at: minted_at.plus(usable.mul_f64(policy.refresh_ratio.clamp(0.0, 1.0))),
+            usable_until: minted_at.plus(usable),
+            expires_at: minted_at.plus(lifetime),
+        };
+        (timing, margin < policy.margin)
+    }
+
+    /// A sheet is due after one interval, stale after two, gone after `max_stale`.
+    pub fn sheet(confirmed_at: Moment, interval: Duration, max_stale: Duration) -> Self {
+        Self {
+            minted_at: confirmed_at,
+            refresh_at: confirmed_at.plus(interval),
+            usable_until: confirmed_at.plus(interval * 2),
+            expires_at: confirmed_at.plus(max_stale),
+        }
+    }
+}
+
+/// What may be done with an entry now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    Fresh,
+    /// Serve it; one process renews.
+    RefreshDue,
+    /// A rate may still be served and says so. A token never gets here: it is `Gone`.
+    Stale,
+    Gone,
+}
+
+/// Who made an entry and what else came with it. Stored as JSON; fields of a newer release are
+/// kept and handed on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    #[serde(default)]
+    pub source: String,
+    #[serde(default)]
+    pub minted_by: MintedBy,
+    /// Fields of the token response that the application asked to keep.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub kept: serde_json::Map<String, serde_json::Value>,
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MintedBy {
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub sapi: String,
+    #[serde(default)]
+    pub script: String,
+}
+
+/// A value with its version and deadlines.
+#[derive(Clone, PartialEq)]
+pub struct Entry {
+    pub version: Version,
+    pub timing: Timing,
+    /// Minted while Redis could not be asked; written back when it can.
+    pub unsynced: bool,
+    pub value: Vec<u8>,
+    /// [`Detail`] as JSON; parsed only when somebody asks.
+    pub detail: Vec<u8>,
+}
+
+/// Never shows the value: a `{:?}` in a log line must not leak a token.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("version", &self.version)
+            .field("timing", &self.timing)
+            .field("unsynced", &self.unsynced)
+            .field("bytes", &self.value.len())
+            .finish()
+    }
+}
+
+impl Entry {
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.value)
+    }
+
+    pub fn freshness(&self, kind: Kind, now: Moment) -> Freshness {
+        freshness(&self.timing, kind, now)
+    }
+
+    pub fn servable(&self, kind: Kind, now: Moment) -> bool {
+        now < servable_until(&self.timing, kind)
+    }
+
+    pub fn parsed_detail(&self) -> Detail {
+        serde_json::from_slice(&self.detail).unwrap_or_default()
+    }
+}
+
+pub fn freshness(timing: &Timing, kind: Kind, now: Moment) -> Freshness {
+    if now >= servable_until(timing, kind) {
+        Freshness::Gone
+    } else if now < timing.refresh_at {
+        Freshness::Fresh
+    } else if now < timing.usable_until {
+        Freshness::RefreshDue
+    } else {
+        Freshness::Stale
+    }
+}
+
+pub fn servable_until(timing: &Timing, kind: Kind) -> Moment {
+    match kind {
+        Kind::Token => timing.usable_until,
+        Kind::Sheet => timing.expires_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: TokenPolicy =
+        TokenPolicy { margin: Duration::from_secs(60), refresh_ratio: 0.8 };
+
+    #[test]
+    fn every_lifetime_is_cached_and_renews_early_with_default_settings() {
+        for seconds in [5, 30, 60, 120, 300, 3600] {
+            let lifetime = Duration::from_secs(seconds);
+            let (t, _) = Timing::token(Moment::from_millis(0), lifetime, DEFAULTS);
+            assert!(t.minted_at < t.refresh_at, "{seconds} s is cached");
+            assert!(t.refresh_at < t.usable_until, "{seconds} s renews early");
+            assert!(t.usable_until < t.expires_at, "{seconds} s keeps a margin");
+        }
+    }
+
+    #[test]
+    fn a_margin_is_cut_to_a_fifth_of_a_short_lifetime_and_says_so() {
+        let (t, cut) = Timing::token(Moment::from_millis(0), Duration::from_secs(60), DEFAULTS);
+        assert!(cut);
+        assert_eq!(t.usable_until, Moment::from_millis(48_000));
+        let (t, cut) = Timing::token(Moment::from_millis(0), Duration::from_secs(3600), DEFAULTS);
+        assert!(!cut);
+        assert_eq!(t.usable_until, Moment::from_millis(3_540_000));
+    }
+
+    #[test]
+    fn a_token_is_never_stale_and_a_sheet_may_be() {
+        let timing = Timing {
+            minted_at: Moment::from_millis(0),
+            refresh_at: Moment::from_millis(10),
+            usable_until: Moment::from_millis(20),
+            expires_at: Moment::from_millis(30),
+        };
+        let at = |kind, ms| freshness(&timing, kind, Moment::from_millis(ms));
+        assert_eq!(at(Kind::Token, 9), Freshness::Fresh);
+        assert_eq!(at(Kind::Token, 10), Freshness::RefreshDue);
+        assert_eq!(at(Kind::Token, 20), Freshness::Gone);
+        assert_eq!(at(Kind::Sheet, 20), Freshness::Stale);
+        assert_eq!(at(Kind::Sheet, 30), Freshness::Gone);
+    }
+
+    #[test]
+    fn same_name_with_another_fingerprint_or_kind_is_another_key() {
+        let plain = Key::new(Kind::Token, b"crm", Fingerprint::default()).unwrap();
+        let scoped = Key::new(Kind::Token, b"crm", Fingerprint::of(b"scope=read")).unwrap();
+        let sheet = Key::new(Kind::Sheet, b"crm", Fingerprint::default()).unwrap();
+        assert_ne!(plain, scoped);
+        assert_ne!(plain, sheet);
+        assert_ne!(plain.text(), scoped.text());
+        assert_ne!(plain.text(), sheet.text());
+    }
+
+    #[test]
+    fn text_is_injective_and_carries_no_braces() {
+        let key = |name: &[u8]| Key::new(Kind::Token, name, Fingerprint::default()).unwrap().text();
+        assert_eq!(key(b"crm:eu"), "t:-:crm:eu");
+        assert_eq!(key(b"{a}"), "t:-:%7Ba%7D");
+        assert_ne!(key(b"%7B"), key(b"{"));
+        assert_ne!(key("é".as_bytes()), key(b"\xe9"));
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_in_words() {
+        let refuse = |name: &[u8]| Key::new(Kind::Token, name, Fingerprint::default()).unwrap_err();
+        assert!(refuse(b"").contains("empty"));
+        assert!(refuse(&[b'a'; 201]).contains("201 given"));
+        assert!(refuse(b"a\nb").contains("byte 1"));
+    }
+
+    #[test]
+    fn debug_of_an_entry_never_shows_its_value() {
+        let (timing, _) = Timing::token(Moment::default(), Duration::from_secs(60), DEFAULTS);
+        let entry = Entry {
+            version: Version(7),
+            timing,
+            unsynced: false,
+            value: b"s3cret".to_vec(),
+            detail: vec![],
+        };
+        assert!(!format!("{entry:?}").contains("s3cret"));
+    }
+}

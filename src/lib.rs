@@ -1,0 +1,19 @@
+//! Shared state for PHP on many workers and many hosts.
+//!
+//! Data flows one way: `php → token, fx → flight → store (traits) ← host, redis`.
+//!
+//! - [`entry`], [`clock`]: what is shared and when it ends; pure.
+//! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
+//!   that carries out what it asks for.
+//! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
+//! - [`host`]: the table all processes of a host map. The embedded default.
+//! - [`redis`]: the authority for many hosts.
+//! - [`token`], [`fx`]: what is minted and fetched.
+//! - `php`: the binding, and the only place that names concrete stores.
+//!
+//! The core (everything but `host`, `redis`, `php`) runs without PHP, Redis or a wall clock.
+
+pub mod clock;
+pub mod entry;
+pub mod flight;
+pub mod store;

@@ -1,0 +1,272 @@
+//! The two roles behind a flight, and their contract. `conformance` checks every line of it on the
+//! in-memory reference, the host table and Redis.
+//!
+//! [`Store`] is the authority for a key: leases, versions, floors, back-off.
+//! - At most one live lease per key while the store keeps its data.
+//! - Versions only grow: a lease's version is above everything this store has issued, above the
+//!   floor and above what the caller has seen.
+//! - A commit below the stored version, the floor, or a later live lease is refused. The same
+//!   commit sent twice is accepted twice and changes nothing the second time.
+//! - Every operation may be repeated after a lost reply, with the same secret, without harm.
+//! - Every operation ends within a bound the store was built with, or fails.
+//!
+//! [`Host`] is what the processes of one host share: entries read without a lock, and the right to
+//! run the one flight of a key. The host table is both; with Redis configured, Redis is the
+//! authority and the host table its cache.
+//!
+//! Not promised: exactly-once minting, durability, or order between two keys.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+use crate::entry::{Digest, Entry, Key, Version};
+
+#[cfg(test)]
+pub mod conformance;
+#[cfg(test)]
+pub mod faulty;
+pub mod memory;
+
+/// Made by the client before it asks, so that a claim whose reply was lost can be sent again.
+/// Random and never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secret(u64);
+
+impl Secret {
+    pub fn random() -> Self {
+        // A failing getrandom leaves no way to tell two minters apart; the address-space layout
+        // and the process id would not either. Linux fails it only before boot has finished.
+        Self(getrandom::u64().unwrap_or(1).max(1))
+    }
+
+    /// `None` for zero, which stands for "no secret" in shared memory and in Redis.
+    pub const fn from_bits(bits: u64) -> Option<Self> {
+        if bits == 0 { None } else { Some(Self(bits)) }
+    }
+
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+/// The right to mint a key until the store's clock has run `length` past the last claim or renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub secret: Secret,
+    /// The fence: what is minted under this lease is committed with this version.
+    pub version: Version,
+}
+
+/// "I need this key: give me something newer than I have, or the right to mint it."
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub secret: Secret,
+    /// The secret a dead process of this host left behind: its lease passes to `secret` at once,
+    /// under a higher version, so that the dead one's commit is refused should it still arrive.
+    pub takeover: Option<Secret>,
+    /// A stored value counts only when its version is above this.
+    pub newer_than: Version,
+    /// The highest version this host has seen for the key; the lease's version lies above it.
+    pub highest_known: Version,
+    /// A token the application has just had rejected: apply [`Store::invalidate`] first.
+    pub rejected: Option<Digest>,
+    pub lease: Duration,
+}
+
+/// What a store answers, with the floor it knows: below it nothing may be served any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply<T> {
+    pub floor: Version,
+    pub what: T,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Claimed {
+    /// A servable entry newer than the one named in the claim.
+    Value(Entry),
+    Lease(Lease),
+    /// Somebody else is minting; their lease runs out in this long.
+    Busy(Duration),
+    /// The last mints failed; nobody may try for this long. The reason is the last failure's.
+    BackOff {
+        wait: Duration,
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Committed {
+    /// Stored now, or stored before by the same commit.
+    Accepted,
+    /// A newer version is stored: adopt it.
+    Superseded(Entry),
+    /// Refused by the floor, or by a later lease that has not committed yet: what was minted must
+    /// not be published. Claim again.
+    Fenced,
+}
+
+/// Why nobody may mint for a while.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// First pause; doubles with every failure in a row up to [`MAX_BACKOFF`].
+    pub base: Duration,
+    /// Shown to every caller who is turned away; at most [`MAX_REASON`] bytes, no secrets.
+    pub reason: String,
+}
+
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
+pub const MAX_REASON: usize = 200;
+
+/// How much of the pause is added at random so that a fleet does not come back in step: 0 to 25 %.
+/// Only ever added: the pause named is the least.
+pub fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(0) % 251;
+    pause + pause * random / 1000
+}
+
+/// The pause after `failures` failures in a row (1 is the first).
+pub fn backoff(base: Duration, failures: u64) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    (base * (1 << doublings)).min(MAX_BACKOFF)
+}
+
+/// The pause before the `rejections`-th drop in a row: the first is at once, then 1 s, 2 s, … 60 s.
+/// An endpoint that always answers 401 must not become a mint storm.
+pub fn rejection_pause(rejections: u64) -> Duration {
+    match rejections {
+        0 => Duration::ZERO,
+        n => backoff(Duration::from_secs(1), n),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No answer in time, or no connection. The operation may or may not have happened.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The store answered and refused (authentication, read-only, out of memory).
+    #[error("{0}")]
+    Refused(String),
+    /// The entry does not fit: `bytes` where `limit` is the most.
+    #[error("the value has {bytes} bytes and at most {limit} fit")]
+    TooLarge { bytes: usize, limit: usize },
+}
+
+pub trait Store: Send + Sync {
+    fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError>;
+
+    /// Lengthen the lease to `length` from now. `false`: it is no longer ours.
+    fn renew(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        length: Duration,
+        now: Moment,
+    ) -> Result<bool, StoreError>;
+
+    /// Publish `entry`, whose version is the lease's. Ends the lease and any back-off.
+    fn commit(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError>;
+
+    /// Give the lease back without a value; with a failure, start or lengthen the back-off.
+    /// Nothing happens when the lease is no longer ours.
+    fn abandon(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        failure: Option<&Failure>,
+        now: Moment,
+    ) -> Result<(), StoreError>;
+
+    /// Raise the floor so that the present entry is never served again.
+    /// With `rejected`: only when that is the present entry's digest, and only once per
+    /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew.
+    /// Without: whatever is stored goes, and a mint in flight is fenced.
+    /// Returns whether anything was dropped.
+    fn invalidate(
+        &self,
+        key: &Key,
+        rejected: Option<Digest>,
+        now: Moment,
+    ) -> Result<Reply<bool>, StoreError>;
+
+    /// Ask whether `entry` is still the newest and, should the store have lost it, give it back:
+    /// an absent or older entry is replaced, never a newer one and never below the floor.
+    /// `Fenced` here means below the floor.
+    fn restore(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError>;
+}
+
+/// What a host knows of a key: the entry that may be served and the marks beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    pub entry: Option<Entry>,
+    /// When this host last knew the entry to be the newest.
+    pub confirmed_at: Moment,
+    /// The highest version seen, entry or not.
+    pub newest: Version,
+    /// A rejection that could not be told to the authority yet.
+    pub pending_rejection: Option<Digest>,
+}
+
+/// The right to run this host's flight for a key: plain data, so that nothing rests on `Drop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    pub place: u64,
+    pub generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boarding {
+    /// Ours. `orphan` is the lease secret of an owner who died or was given up on.
+    Mine { right: Right, orphan: Option<Secret> },
+    /// Somebody has it, since at the latest `since`; wait for the bell (see [`Host::wait`]).
+    Taken { bell: u32, since: Moment },
+}
+
+pub trait Host: Store + Clock {
+    /// The entry under `key` with its floor already applied; no lock.
+    fn look(&self, key: &Key) -> Option<Known>;
+
+    /// Try for the flight without waiting. `until` is when others may give up on us; a stopped
+    /// process is not dead, so the kernel's lock alone is not enough.
+    fn board(&self, key: &Key, until: Moment, now: Moment) -> Result<Boarding, StoreError>;
+
+    /// Note the secret of the claim we are about to send, for whoever must take over from us.
+    fn note_secret(&self, key: &Key, right: &Right, secret: Secret);
+
+    /// Move our deadline. `false`: the flight was taken over.
+    fn extend(&self, key: &Key, right: &Right, until: Moment) -> bool;
+
+    /// Give the flight back and ring the bell. Harmless when it was taken over.
+    fn leave(&self, key: &Key, right: &Right);
+
+    /// Sleep until the bell changes from `bell`, or `at_most`. May return early; an owner that
+    /// dies rings no bell, so a caller asks for a few milliseconds at a time.
+    fn wait(&self, key: &Key, bell: u32, at_most: Duration);
+
+    /// Take over what the authority has: stored when its version is not below what is known here.
+    /// Confirms the entry as of `asked_at`, the time the question was sent.
+    fn adopt(&self, key: &Key, entry: &Entry, asked_at: Moment) -> Result<(), StoreError>;
+
+    /// Nothing below `floor` is served from now on.
+    fn raise_floor(&self, key: &Key, floor: Version);
+
+    /// The entry of this version was still the newest at `asked_at`.
+    fn confirm(&self, key: &Key, version: Version, asked_at: Moment);
+
+    /// Whether this process is the one that may re-validate the key until `until`: one per host.
+    fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool;
+
+    /// Keep a rejection for the next claim (`None`: it was sent).
+    fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
+}
