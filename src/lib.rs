@@ -16,4 +16,7 @@
 pub mod clock;
 pub mod entry;
 pub mod flight;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod process;
 pub mod store;

@@ -26,6 +26,7 @@ pub mod conformance;
 #[cfg(test)]
 pub mod faulty;
 pub mod memory;
+pub mod record;
 
 /// Made by the client before it asks, so that a claim whose reply was lost can be sent again.
 /// Random and never zero.
@@ -130,13 +131,11 @@ pub fn backoff(base: Duration, failures: u64) -> Duration {
     (base * (1 << doublings)).min(MAX_BACKOFF)
 }
 
-/// The pause before the `rejections`-th drop in a row: the first is at once, then 1 s, 2 s, … 60 s.
-/// An endpoint that always answers 401 must not become a mint storm.
+/// The pause after the `rejections`-th drop in a row before a rejection drops a token again: the
+/// first drop is at once, the next after 1 s, 2 s, … 60 s. An endpoint that always answers 401 must
+/// not become a mint storm.
 pub fn rejection_pause(rejections: u64) -> Duration {
-    match rejections {
-        0 => Duration::ZERO,
-        n => backoff(Duration::from_secs(1), n),
-    }
+    backoff(Duration::from_secs(1), rejections)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -269,4 +268,11 @@ pub trait Host: Store + Clock {
 
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
+
+    /// Whether the authority may be asked now. After a few failures in a row the whole host stops
+    /// asking for a short, growing time, and then one process probes.
+    fn authority_allowed(&self, now: Moment) -> bool;
+
+    /// What came of asking.
+    fn authority_answered(&self, answered: bool, now: Moment);
 }
