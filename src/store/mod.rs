@@ -69,7 +69,9 @@ pub struct Claim {
     pub newer_than: Version,
     /// The highest version this host has seen for the key; the lease's version lies above it.
     pub highest_known: Version,
-    /// A token the application has just had rejected: apply [`Store::invalidate`] first.
+    /// A token the application has just had rejected: apply [`Store::invalidate`] first. When that
+    /// refuses because the last drop was a moment ago, nobody mints: the answer is what is stored
+    /// or, to who has that already, a back-off for the rest of the pause.
     pub rejected: Option<Digest>,
     pub lease: Duration,
 }
@@ -185,7 +187,8 @@ pub trait Store: Send + Sync {
     /// Raise the floor so that the present entry is never served again.
     /// With `rejected`: only when that is the present entry's digest, and only once per
     /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew.
-    /// Without: whatever is stored goes, and a mint in flight is fenced.
+    /// Without: whatever is stored goes, and a mint in flight is fenced. The floor is then a new
+    /// version of the store's own, so that nothing issued before can come back.
     /// Returns whether anything was dropped.
     fn invalidate(
         &self,
