@@ -18,5 +18,6 @@ pub mod entry;
 pub mod flight;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod keeper;
 pub mod process;
 pub mod store;

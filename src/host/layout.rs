@@ -73,7 +73,7 @@ pub struct Slot {
     pub used: AtomicU64,
     /// Flight right: generation (24 bits) and deadline (40 bits). Compare-and-set.
     pub flight: AtomicU64,
-    /// When the flight began. Its owner.
+    /// When the flight began, zero when it ended properly. Its owner.
     pub flight_since: AtomicU64,
     /// Lease secret of the flight's owner, zero when it left properly. Its owner.
     pub flight_secret: AtomicU64,

@@ -258,7 +258,7 @@ impl Store for HostTable {
         rejected: Option<Digest>,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.edit(key, now, |record, at| record.invalidate(at, rejected))
+        self.edit(key, now, |record, at| record.invalidate(at, rejected, |above| self.issue(above)))
     }
 
     fn restore(
@@ -310,7 +310,10 @@ impl Host for HostTable {
                 .take(table.file(), Space::Flight, slot, &words.flight, now, until)
                 .map_err(|error| StoreError::Refused(error.to_string()))?;
             let Some(generation) = taken else {
-                let since = Moment::from_millis(words.flight_since.load(Acquire) as i64);
+                let since = match words.flight_since.load(Acquire) {
+                    0 => now, // only just boarded
+                    since => Moment::from_millis(since as i64),
+                };
                 return Ok(Boarding::Taken { bell, since });
             };
             let right = Right { place: u64::from(serial) << 32 | slot as u64, generation };
@@ -345,6 +348,7 @@ impl Host for HostTable {
         let words = table.map.slot(slot);
         if Rights::is_ours(&words.flight, right.generation) {
             words.flight_secret.store(0, Release);
+            words.flight_since.store(0, Release);
         } else {
             table.count(Counter::FlightsGivenUp, 1);
         }
