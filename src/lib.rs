@@ -3,6 +3,7 @@
 //! Data flows one way: `php → token, fx → flight → store (traits) ← host, redis`.
 //!
 //! - [`entry`], [`clock`]: what is shared and when it ends; pure.
+//! - [`error`]: everything a caller can be told, as finished sentences.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
@@ -15,5 +16,6 @@
 
 pub mod clock;
 pub mod entry;
+pub mod error;
 pub mod flight;
 pub mod store;
