@@ -21,3 +21,4 @@ pub mod entry;
 pub mod error;
 pub mod flight;
 pub mod store;
+pub mod token;
