@@ -20,5 +20,6 @@ pub mod config;
 pub mod entry;
 pub mod error;
 pub mod flight;
+pub mod fx;
 pub mod store;
 pub mod token;
