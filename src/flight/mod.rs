@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
-use crate::entry::{Digest, Entry, Key, Timing};
+use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::keeper::{Charge, Keeper};
 use crate::store::{Host, Reply, Secret, Store, StoreError};
 
@@ -250,8 +250,8 @@ impl Engine {
                     let now = host.now();
                     // An abandon that does not arrive leaves the lease to run out.
                     let give = |store: &dyn Store| {
-                        let what = store.abandon(key, &lease, failure.as_ref(), now)?;
-                        Ok(Reply { floor: crate::entry::Version::NONE, what })
+                        store.abandon(key, &lease, failure.as_ref(), now)?;
+                        Ok(Reply { floor: Version::NONE, what: () })
                     };
                     if let Err(error) = self.ask(key, authority, give) {
                         log::debug!("a lease was not given back: {error}");
