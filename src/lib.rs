@@ -5,6 +5,7 @@
 //! - [`entry`], [`clock`]: what is shared and when it ends; pure.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
+//! - [`process`]: which side of a fork this is.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
@@ -16,4 +17,7 @@
 pub mod clock;
 pub mod entry;
 pub mod flight;
+pub mod process;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod store;
