@@ -7,6 +7,7 @@
 //! - [`error`]: everything a caller can be told, as finished sentences.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
+//! - [`process`]: which side of a fork this is.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
@@ -25,5 +26,7 @@ pub mod fx;
 pub mod host;
 pub mod keeper;
 pub mod process;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod store;
 pub mod token;

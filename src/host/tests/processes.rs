@@ -75,9 +75,20 @@ fn listen() {
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
+/// What the binding registers when it is loaded.
+#[allow(unsafe_code)]
+fn watch_forks() {
+    extern "C" fn in_child() {
+        crate::process::forked();
+        super::super::close_inherited();
+    }
+    // SAFETY: a plain function of this program.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
 pub fn child() {
     let dir = std::path::PathBuf::from(std::env::var(DIR).unwrap());
-    crate::process::close_in_children(super::super::close_inherited);
+    watch_forks();
     let table = open(&dir);
     match std::env::var(ROLE).unwrap().as_str() {
         "busy" => busy(&table),

@@ -1,0 +1,241 @@
+//! Where Redis is and how long it may take: a DSN and the settings beside it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp { host: String, port: u16 },
+    Unix { path: PathBuf },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix { path } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Shown as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What all keys begin with, so that applications can share a Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    pub fn new(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the prefix must not be empty".into());
+        }
+        if text.contains(['{', '}']) {
+            // The keys of a prefix share one hash tag; a brace of its own would end it early.
+            return Err(
+                "the prefix must not contain braces: they mark the hash tag of a key".into()
+            );
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisConfig {
+    pub endpoint: Endpoint,
+    pub database: u32,
+    pub username: Option<String>,
+    pub password: Option<Password>,
+    /// Read at every connect, so that a rotated password is taken up; goes before `password`.
+    pub password_file: Option<PathBuf>,
+    pub prefix: Prefix,
+    /// For name resolution, connecting and authentication together.
+    pub connect_timeout: Duration,
+    /// For one request and its reply.
+    pub response_timeout: Duration,
+    /// Connections of one process, in use or idle.
+    pub pool_max: usize,
+    pub pool_idle: Duration,
+}
+
+const EXPECTED: &str = "expected redis://host:port/db or redis+unix:///path?db=N";
+
+impl RedisConfig {
+    /// `redis://[user[:password]@]host[:port][/db]`, `redis+unix://[user[:password]@]/path[?db=N]`,
+    /// or `unix://` for the latter; credentials and path are percent-decoded, the rest has
+    /// defaults. An error never repeats the DSN, which may hold a password.
+    pub fn parse(dsn: &str) -> Result<Self, String> {
+        let (scheme, rest) =
+            dsn.split_once("://").ok_or_else(|| format!("no scheme: {EXPECTED}"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (endpoint, database) = match scheme {
+            "redis" => (tcp(address)?, database(path.trim_start_matches('/'))?),
+            "redis+unix" | "unix" => (unix(address, path)?, 0),
+            "rediss" | "redis+sentinel" | "redis+cluster" => {
+                return Err(format!("{scheme}:// is not supported by this release: {EXPECTED}"));
+            }
+            _ => return Err(format!("unknown scheme: {EXPECTED}")),
+        };
+        let database = match query.split_once('=') {
+            Some(("db", number)) => self::database(number)?,
+            _ if query.is_empty() => database,
+            _ => return Err(format!("unknown parameter after '?': {EXPECTED}")),
+        };
+        let (username, password) = match credentials.split_once(':') {
+            Some((user, password)) => (user, Some(Password(decoded(password)?))),
+            None => (credentials, None),
+        };
+        Ok(Self {
+            endpoint,
+            database,
+            username: Some(decoded(username)?).filter(|user| !user.is_empty()),
+            password,
+            password_file: None,
+            prefix: Prefix("sharedstate".into()),
+            connect_timeout: Duration::from_millis(250),
+            response_timeout: Duration::from_millis(250),
+            pool_max: 8,
+            pool_idle: Duration::from_secs(30),
+        })
+    }
+}
+
+fn tcp(address: &str) -> Result<Endpoint, String> {
+    let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        },
+    };
+    if host.is_empty() {
+        return Err(format!("no host: {EXPECTED}"));
+    }
+    let port = match port {
+        Some(port) => port.parse().map_err(|_| format!("the port is not a number: {EXPECTED}"))?,
+        None => 6379,
+    };
+    Ok(Endpoint::Tcp { host: host.into(), port })
+}
+
+fn unix(address: &str, path: &str) -> Result<Endpoint, String> {
+    if !address.is_empty() || path.len() < 2 {
+        return Err(format!("a unix socket needs an absolute path: {EXPECTED}"));
+    }
+    Ok(Endpoint::Unix { path: decoded(path)?.into() })
+}
+
+fn database(number: &str) -> Result<u32, String> {
+    match number {
+        "" => Ok(0),
+        _ => number.parse().map_err(|_| format!("the database is not a number: {EXPECTED}")),
+    }
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Into::into).map_err(|_| format!("percent-encoding is not UTF-8: {EXPECTED}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Endpoint {
+        Endpoint::Tcp { host: host.into(), port }
+    }
+
+    #[test]
+    fn a_dsn_says_where_and_as_whom() {
+        let parse = |dsn| RedisConfig::parse(dsn).unwrap();
+        assert_eq!(parse("redis://cache").endpoint, tcp("cache", 6379));
+        assert_eq!(parse("redis://[::1]:7000/").endpoint, tcp("::1", 7000));
+        let full = parse("redis://a%40b:p%3Aw%2F@10.0.0.1:7000/3");
+        assert_eq!(full.endpoint, tcp("10.0.0.1", 7000));
+        assert_eq!(full.database, 3);
+        assert_eq!(full.username.as_deref(), Some("a@b"));
+        assert_eq!(full.password, Some(Password::new("p:w/")));
+        assert_eq!(parse("redis://:pw@cache").username, None);
+        assert_eq!(parse("redis://cache?db=4").database, 4);
+        for dsn in ["redis+unix:///run/redis.sock?db=2", "unix://:pw@/run/redis.sock?db=2"] {
+            let unix = parse(dsn);
+            assert_eq!(unix.endpoint, Endpoint::Unix { path: "/run/redis.sock".into() });
+            assert_eq!(unix.database, 2);
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_said_with_what_is() {
+        for scheme in ["rediss", "redis+sentinel", "redis+cluster"] {
+            assert_eq!(
+                RedisConfig::parse(&format!("{scheme}://host")).unwrap_err(),
+                format!(
+                    "{scheme}:// is not supported by this release: expected redis://host:port/db \
+                     or redis+unix:///path?db=N"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_dsn_is_refused_without_repeating_its_password() {
+        for dsn in [
+            "s3cret",
+            "redis://:s3cret@",
+            "redis://:s3cret@host:port",
+            "redis://:s3cret@host/one",
+            "redis://:s3cret@host?timeout=1",
+            "redis://:s3cret%ff@host",
+            "redis+unix://:s3cret@relative",
+            "http://:s3cret@host",
+        ] {
+            let error = RedisConfig::parse(dsn).unwrap_err();
+            assert!(!error.contains("s3cret") && error.contains("expected"), "{dsn}: {error}");
+        }
+    }
+
+    #[test]
+    fn debug_masks_the_password() {
+        let config = RedisConfig::parse("redis://u:s3cret@host").unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_prefix_with_a_brace_is_refused_in_words() {
+        assert!(Prefix::new("a{b").unwrap_err().contains("braces"));
+        assert!(Prefix::new("").is_err());
+        assert_eq!(Prefix::new("shop").unwrap().to_string(), "shop");
+    }
+}

@@ -1,0 +1,236 @@
+//! The authority for many hosts: [`Store`] on one Redis or Valkey, 6.2 or newer.
+//!
+//! Every operation is one script and mostly one round trip. All keys of a prefix share a hash tag:
+//! - `{prefix}:v:<key>`: a hash with the entry, the floor, the back-off and the count of rejections;
+//!   it outlives its entry by a day
+//! - `{prefix}:l:<key>`: the lease, `secret:version`, expiring with it; not in the log
+//! - `{prefix}:meta`: the highest version issued
+//! - `{prefix}:log`: the change log: a line for every commit, restored entry and raised floor
+//!
+//! Missing is not invalidated: after FLUSHALL the entries come back by `restore`, and versions go
+//! on growing because they are microseconds at the least.
+//!
+//! No retry policy lives here beyond one for a dead idle connection; the breaker is the host's.
+
+pub mod config;
+pub mod connection;
+pub mod envelope;
+pub mod pool;
+mod scripts;
+pub mod socket;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
+
+pub use config::{Endpoint, Password, Prefix, RedisConfig};
+pub use socket::close_inherited;
+
+use crate::clock::Moment;
+use crate::entry::{Digest, Entry, Key, Version, servable_until};
+use crate::store::{
+    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Reply, Secret, Store, StoreError,
+    jittered,
+};
+use pool::Pool;
+use scripts::{ClaimReply, CommitReply, Fields};
+
+pub struct RedisStore {
+    pool: Pool,
+    keys: Keys,
+}
+
+struct Keys {
+    values: String,
+    leases: String,
+    meta: String,
+    log: String,
+}
+
+impl RedisStore {
+    /// Connects at first need.
+    pub fn new(config: RedisConfig) -> Self {
+        let tag = |what| format!("{{{}}}:{what}", config.prefix);
+        let keys =
+            Keys { values: tag("v:"), leases: tag("l:"), meta: tag("meta"), log: tag("log") };
+        Self { pool: Pool::new(config), keys }
+    }
+
+    pub fn ping(&self) -> Result<(), StoreError> {
+        self.pool.with(|connection| Cmd::ping().exec(connection))
+    }
+
+    /// Commands sent since this store was made.
+    pub fn commands_sent(&self) -> u64 {
+        self.pool.connector().sent()
+    }
+
+    /// `script` on the keys of `key`, whose text is its first argument.
+    fn call<'a>(&self, script: &'a Script, key: &Key) -> ScriptInvocation<'a> {
+        let text = key.text();
+        let mut call = script.prepare_invoke();
+        call.key(format!("{}{text}", self.keys.values))
+            .key(format!("{}{text}", self.keys.leases))
+            .key(self.keys.meta.as_str())
+            .key(self.keys.log.as_str())
+            .arg(text);
+        call
+    }
+
+    fn run<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.pool.with(|connection| call.invoke(connection))
+    }
+
+    fn claim_once(
+        &self,
+        key: &Key,
+        claim: &Claim,
+        now: Moment,
+    ) -> Result<Reply<ClaimReply>, StoreError> {
+        let mut call = self.call(&scripts::CLAIM, key);
+        call.arg(hex(claim.secret))
+            .arg(claim.takeover.map(hex).unwrap_or_default())
+            .arg(claim.newer_than.0)
+            .arg(claim.highest_known.0)
+            .arg(claim.rejected.map(|digest| digest.to_string()).unwrap_or_default())
+            .arg(expiry(claim.lease));
+        let fields: Fields = self.run(&call)?;
+        scripts::claim_reply(&fields, claim.secret, now).ok_or_else(not_ours)
+    }
+}
+
+fn hex(secret: Secret) -> String {
+    format!("{:x}", secret.bits())
+}
+
+/// A key's life in Redis; zero would be refused.
+fn expiry(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64 / 4)
+}
+
+fn not_ours() -> StoreError {
+    StoreError::Refused(
+        "a script answered what it never says: is the prefix used by others?".into(),
+    )
+}
+
+impl Store for RedisStore {
+    fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError> {
+        let Reply { floor, what } = self.claim_once(key, claim, now)?;
+        let unreadable: Version = match what {
+            ClaimReply::Other(what) => return Ok(Reply { floor, what }),
+            ClaimReply::Value(Ok(entry)) => {
+                return Ok(Reply { floor, what: Claimed::Value(entry) });
+            }
+            ClaimReply::Value(Err(version)) => version,
+        };
+        // As if it were not there: ask again for something newer.
+        let claim = Claim { newer_than: unreadable, rejected: None, ..*claim };
+        let Reply { floor, what } = self.claim_once(key, &claim, now)?;
+        let what = match what {
+            ClaimReply::Other(what) => what,
+            ClaimReply::Value(Ok(entry)) => Claimed::Value(entry),
+            // A newer release is at work on this key; its next value may be no better.
+            ClaimReply::Value(Err(_)) => Claimed::Busy(claim.lease),
+        };
+        Ok(Reply { floor, what })
+    }
+
+    fn renew(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        length: Duration,
+        _now: Moment,
+    ) -> Result<bool, StoreError> {
+        let mut call = self.call(&scripts::RENEW, key);
+        call.arg(hex(lease.secret)).arg(lease.version.0).arg(expiry(length));
+        self.run(&call)
+    }
+
+    fn commit(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        let mut call = self.call(&scripts::COMMIT, key);
+        call.arg(hex(lease.secret)).arg(entry.version.0).arg(entry.digest().to_string());
+        push_entry(&mut call, key, entry, now);
+        let Reply { floor, what } =
+            scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
+        Ok(Reply { floor, what: what.into() })
+    }
+
+    fn abandon(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        failure: Option<&Failure>,
+        _now: Moment,
+    ) -> Result<(), StoreError> {
+        let mut call = self.call(&scripts::ABANDON, key);
+        call.arg(hex(lease.secret)).arg(lease.version.0);
+        match failure {
+            Some(Failure { base, reason }) => {
+                let permille = jittered(Duration::from_secs(1)).as_millis() - 1000;
+                call.arg(base.as_millis() as u64)
+                    .arg(permille as u64)
+                    .arg(&reason[..reason.floor_char_boundary(MAX_REASON)]);
+            }
+            None => {
+                call.arg("");
+            }
+        }
+        self.run(&call)
+    }
+
+    fn invalidate(
+        &self,
+        key: &Key,
+        rejected: Option<Digest>,
+        _now: Moment,
+    ) -> Result<Reply<bool>, StoreError> {
+        let mut call = self.call(&scripts::INVALIDATE, key);
+        call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default());
+        scripts::invalidate_reply(&self.run(&call)?).ok_or_else(not_ours)
+    }
+
+    /// Mostly nothing is missing, so the version goes first and the body only when asked for.
+    fn restore(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        let mut call = self.call(&scripts::RESTORE, key);
+        // No secret: a restored entry was committed elsewhere, or under no lease.
+        call.arg("").arg(entry.version.0).arg(entry.digest().to_string());
+        let mut reply = scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
+        if matches!(reply.what, CommitReply::Missing) {
+            push_entry(&mut call, key, entry, now);
+            reply = scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
+        }
+        Ok(Reply { floor: reply.floor, what: reply.what.into() })
+    }
+}
+
+/// What remains of each instant, then the body: see `publish` in `common.lua`.
+fn push_entry(call: &mut ScriptInvocation<'_>, key: &Key, entry: &Entry, now: Moment) {
+    let timing = &entry.timing;
+    for instant in [
+        timing.minted_at,
+        timing.refresh_at,
+        timing.usable_until,
+        timing.expires_at,
+        servable_until(timing, key.kind()),
+    ] {
+        call.arg(now.millis_until(instant));
+    }
+    call.arg(envelope::encode(&entry.value, &entry.detail));
+}

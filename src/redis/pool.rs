@@ -1,0 +1,132 @@
+//! The connections of one process, opened at first need and closed when idle.
+//!
+//! An operation has one deadline, whatever it takes: waiting for a place, connecting, the request,
+//! and once more on a fresh connection when a reused one turns out to be dead.
+
+use parking_lot::{Condvar, Mutex};
+use redis::{ConnectionLike as _, RedisError, RedisResult};
+
+use super::config::RedisConfig;
+use super::connection::{Connection, Connector};
+use super::socket::SignalsHeld;
+use crate::clock::{Moment, system};
+use crate::process;
+use crate::store::StoreError;
+
+pub struct Pool {
+    connector: Connector,
+    state: Mutex<State>,
+    returned: Condvar,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last returned is the next used, so that the surplus grows old.
+    idle: Vec<Idle>,
+    in_use: usize,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Moment,
+}
+
+/// One of the pool's places, in use.
+struct Place<'a>(&'a Pool);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().in_use -= 1;
+        self.0.returned.notify_one();
+    }
+}
+
+impl Pool {
+    /// Connects to nothing yet.
+    pub fn new(config: RedisConfig) -> Self {
+        Self {
+            connector: Connector::new(config),
+            state: Mutex::default(),
+            returned: Condvar::new(),
+            generation: process::generation(),
+        }
+    }
+
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Run `operation` on a connection. It must be idempotent: on a reused connection it may run
+    /// twice. Blocks for at most the connect and the response timeout together.
+    pub fn with<T>(
+        &self,
+        operation: impl Fn(&mut Connection) -> RedisResult<T>,
+    ) -> Result<T, StoreError> {
+        if self.generation != process::generation() {
+            // The lock may be held by a thread that does not exist here, and the sockets are the
+            // parent's.
+            return Err(StoreError::Unreachable(
+                "the connections belong to another process".into(),
+            ));
+        }
+        let _held = SignalsHeld::hold();
+        let config = self.connector.config();
+        let end = system::monotonic().plus(config.connect_timeout + config.response_timeout);
+        let (_place, mut reused) = self.take(end)?;
+        loop {
+            let fresh = reused.is_none();
+            let mut connection = match reused.take() {
+                Some(connection) => connection,
+                None => {
+                    let by = system::monotonic().plus(config.connect_timeout);
+                    self.connector.open(by.min(end))?
+                }
+            };
+            connection.set_deadline(system::monotonic().plus(config.response_timeout).min(end));
+            match operation(&mut connection) {
+                // The rest of the idle ones met the same end, or soon will.
+                Err(error) if !fresh && outdated(&error) => self.state.lock().idle.clear(),
+                result => {
+                    if connection.is_open() && !result.as_ref().is_err_and(outdated) {
+                        self.keep(connection);
+                    }
+                    return result.map_err(|error| self.connector.explain(&error));
+                }
+            }
+        }
+    }
+
+    fn take(&self, end: Moment) -> Result<(Place<'_>, Option<Connection>), StoreError> {
+        let max = self.connector.config().pool_max.max(1);
+        let mut state = self.state.lock();
+        while state.in_use >= max {
+            let left = system::monotonic().until(end);
+            if left.is_zero() {
+                return Err(StoreError::Unreachable(format!("all {max} connections are busy")));
+            }
+            self.returned.wait_for(&mut state, left);
+        }
+        state.in_use += 1;
+        self.close_idle(&mut state);
+        let idle = state.idle.pop().map(|idle| idle.connection);
+        Ok((Place(self), idle))
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut state = self.state.lock();
+        self.close_idle(&mut state);
+        state.idle.push(Idle { connection, since: system::monotonic() });
+    }
+
+    fn close_idle(&self, state: &mut State) {
+        let (now, most) = (system::monotonic(), self.connector.config().pool_idle);
+        state.idle.retain(|idle| idle.since.until(now) < most);
+    }
+}
+
+/// Whether a fresh connection may fare better: this one was closed while it lay idle, the password
+/// has changed since, or the server has stopped being the master.
+fn outdated(error: &RedisError) -> bool {
+    error.is_connection_dropped() || matches!(error.code(), Some("NOAUTH" | "READONLY"))
+}

@@ -1,0 +1,132 @@
+//! The scripts, each a Lua file behind a common head, and how their replies are read.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::envelope;
+use crate::clock::Moment;
+use crate::entry::{Entry, Timing, Version};
+use crate::store::{Claimed, Committed, Lease, Reply, Secret};
+
+macro_rules! script {
+    ($file:literal) => {
+        LazyLock::new(|| Script::new(concat!(include_str!("common.lua"), include_str!($file))))
+    };
+}
+
+pub static CLAIM: LazyLock<Script> = script!("claim.lua");
+pub static RENEW: LazyLock<Script> = script!("renew.lua");
+pub static COMMIT: LazyLock<Script> = script!("commit.lua");
+pub static ABANDON: LazyLock<Script> = script!("abandon.lua");
+pub static INVALIDATE: LazyLock<Script> = script!("invalidate.lua");
+pub static RESTORE: LazyLock<Script> = script!("restore.lua");
+
+/// What a script answers: texts, for Lua's own numbers would lose digits.
+pub type Fields = Vec<Vec<u8>>;
+
+/// A stored entry, or only its version when its body cannot be read (see [`envelope`]).
+pub type Stored = Result<Entry, Version>;
+
+pub enum ClaimReply {
+    Value(Stored),
+    Other(Claimed),
+}
+
+pub enum CommitReply {
+    Accepted,
+    Superseded(Stored),
+    Fenced,
+    /// Restore only: there is nothing as new; send the whole entry.
+    Missing,
+}
+
+/// Takes a reply apart from the front; `None` wherever it is not what a script of ours sends.
+struct Reader<'a>(std::slice::Iter<'a, Vec<u8>>);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        self.0.next().map(Vec::as_slice)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn number<N: std::str::FromStr>(&mut self) -> Option<N> {
+        self.text()?.parse().ok()
+    }
+
+    fn version(&mut self) -> Option<Version> {
+        self.number().map(Version)
+    }
+
+    fn millis(&mut self) -> Option<std::time::Duration> {
+        self.number().map(std::time::Duration::from_millis)
+    }
+
+    /// `now` is from before the request was sent, so transit brings deadlines nearer.
+    fn stored(&mut self, now: Moment) -> Option<Stored> {
+        let version = self.version()?;
+        let mut instant = || self.number().map(|ms| now.plus_millis(ms));
+        let timing = Timing {
+            minted_at: instant()?,
+            refresh_at: instant()?,
+            usable_until: instant()?,
+            expires_at: instant()?,
+        };
+        Some(match envelope::decode(self.bytes()?) {
+            // What Redis has is in sync with Redis.
+            Some((value, detail)) => Ok(Entry { version, timing, unsynced: false, value, detail }),
+            None => Err(version),
+        })
+    }
+}
+
+pub fn claim_reply(fields: &Fields, secret: Secret, now: Moment) -> Option<Reply<ClaimReply>> {
+    let mut reply = Reader(fields.iter());
+    let floor = reply.version()?;
+    let what = match reply.text()? {
+        "value" => ClaimReply::Value(reply.stored(now)?),
+        "lease" => ClaimReply::Other(Claimed::Lease(Lease { secret, version: reply.version()? })),
+        "busy" => ClaimReply::Other(Claimed::Busy(reply.millis()?)),
+        "backoff" => {
+            let wait = reply.millis()?;
+            let reason = String::from_utf8_lossy(reply.bytes()?).into_owned();
+            ClaimReply::Other(Claimed::BackOff { wait, reason })
+        }
+        _ => return None,
+    };
+    Some(Reply { floor, what })
+}
+
+pub fn commit_reply(fields: &Fields, now: Moment) -> Option<Reply<CommitReply>> {
+    let mut reply = Reader(fields.iter());
+    let floor = reply.version()?;
+    let what = match reply.text()? {
+        "accepted" => CommitReply::Accepted,
+        "superseded" => CommitReply::Superseded(reply.stored(now)?),
+        "fenced" => CommitReply::Fenced,
+        "missing" => CommitReply::Missing,
+        _ => return None,
+    };
+    Some(Reply { floor, what })
+}
+
+pub fn invalidate_reply(fields: &Fields) -> Option<Reply<bool>> {
+    let mut reply = Reader(fields.iter());
+    Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
+}
+
+impl From<CommitReply> for Committed {
+    fn from(reply: CommitReply) -> Self {
+        match reply {
+            CommitReply::Accepted => Self::Accepted,
+            CommitReply::Superseded(Ok(entry)) => Self::Superseded(entry),
+            // A newer release's value: not ours to adopt, nor to replace by something older.
+            CommitReply::Superseded(Err(_)) | CommitReply::Fenced | CommitReply::Missing => {
+                Self::Fenced
+            }
+        }
+    }
+}

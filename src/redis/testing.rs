@@ -1,0 +1,115 @@
+//! A real redis-server for tests: in a folder of its own, killed when the test ends or panics.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue};
+use tempfile::TempDir;
+
+use super::config::{Password, RedisConfig};
+use super::connection::{Connection, Connector};
+use super::{RedisStore, socket};
+use crate::clock::system;
+
+/// No test fails because the machine is busy; those about timeouts set their own.
+const PATIENT: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    pub port: u16,
+    password: Option<String>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with(&[], None)
+    }
+
+    /// With `password` for the default user; `options` as on the command line.
+    pub fn start_with(options: &[&str], password: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Free a moment ago; the server listens on it only for the tests that need TCP.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut command = Command::new("redis-server");
+        command
+            .current_dir(&folder)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--enable-debug-command", "yes", "--port", &port.to_string()])
+            .args(["--unixsocket", "redis.sock"])
+            .args(options)
+            .stdout(Stdio::null());
+        if let Some(password) = password {
+            command.args(["--requirepass", password]);
+        }
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("redis-server does not start ({error}): apt-get install redis-server")
+        });
+        let server = Self { child, folder, port, password: password.map(str::to_owned) };
+        for _ in 0..500 {
+            if server.store().ping().is_ok() {
+                return server;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server did not answer within five seconds");
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    pub fn config(&self) -> RedisConfig {
+        let dsn = format!("redis+unix://{}", self.socket().display());
+        let config = RedisConfig::parse(&dsn).unwrap();
+        RedisConfig { password: self.password.clone().map(Password::new), ..patient(config) }
+    }
+
+    pub fn tcp(&self, credentials: &str, rest: &str) -> RedisConfig {
+        let dsn = format!("redis://{credentials}127.0.0.1:{}{rest}", self.port);
+        patient(RedisConfig::parse(&dsn).unwrap())
+    }
+
+    pub fn store(&self) -> RedisStore {
+        RedisStore::new(self.config())
+    }
+
+    /// A connection beside the store under test, as an administrator has it.
+    pub fn admin(&self) -> Admin {
+        let deadline = system::monotonic().plus(Duration::from_secs(600));
+        Admin(Connector::new(self.config()).open(deadline).unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn patient(config: RedisConfig) -> RedisConfig {
+    RedisConfig { connect_timeout: PATIENT, response_timeout: PATIENT, ..config }
+}
+
+pub struct Admin(Connection);
+
+impl Admin {
+    /// `command` as typed into redis-cli, without quoting.
+    pub fn ask<T: FromRedisValue>(&mut self, command: &str) -> T {
+        let _held = socket::SignalsHeld::hold();
+        let mut request = Cmd::new();
+        command.split_whitespace().for_each(|word| {
+            request.arg(word);
+        });
+        request.query(&mut self.0).unwrap()
+    }
+
+    pub fn tell(&mut self, command: &str) {
+        let _: redis::Value = self.ask(command);
+    }
+}

@@ -1,0 +1,191 @@
+//! What the scripts leave in Redis, and what two hosts make of it.
+
+use std::cell::Cell;
+use std::sync::{Arc, Barrier};
+
+use super::*;
+use crate::store::conformance::{RealTime, check};
+use crate::store::faulty::{Fault, FaultyStore};
+
+#[test]
+fn redis_keeps_the_contract_of_a_store() {
+    let server = Server::start();
+    let made = Cell::new(0);
+    let make = || -> Box<dyn Store> {
+        made.set(made.get() + 1);
+        let prefix = Prefix::new(&format!("suite{}", made.get())).unwrap();
+        Box::new(RedisStore::new(RedisConfig { prefix, ..server.config() }))
+    };
+    check("RedisStore", &make, &RealTime);
+}
+
+#[test]
+fn scripts_are_loaded_again_when_the_server_forgot_them() {
+    let server = Server::start();
+    let store = server.store();
+    mint(&store, &key("crm"), 1, "one");
+    server.admin().tell("SCRIPT FLUSH");
+    assert_eq!(value(&store, &key("crm")), b"one");
+}
+
+#[test]
+fn a_claim_is_one_command() {
+    let server = Server::start();
+    let store = server.store();
+    mint(&store, &key("crm"), 1, "one");
+    let before = store.commands_sent();
+    value(&store, &key("crm"));
+    assert_eq!(store.commands_sent() - before, 1);
+}
+
+#[test]
+fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
+    let server = Server::start();
+    let store = server.store();
+    let crm = key("crm");
+    let known = Version(8_520_336_000_000_122);
+    let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
+    let reply = store.claim(&crm, &ahead, system::monotonic()).unwrap().what;
+    let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
+    let mut admin = server.admin();
+    let held: String = admin.ask("GET {sharedstate}:l:t:-:crm");
+    assert_eq!(held, "1:8520336000000123");
+    store.commit(&crm, &lease, &entry(lease.version, "one"), system::monotonic()).unwrap();
+    let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
+    assert_eq!(version, "8520336000000123");
+    store.invalidate(&crm, None, system::monotonic()).unwrap();
+    let floor: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
+    assert_eq!(floor, "8520336000000124");
+    let issued: String = admin.ask("HGET {sharedstate}:meta issued");
+    assert_eq!(issued, "8520336000000124");
+}
+
+#[test]
+fn after_flushall_entries_come_back_and_versions_go_on_growing() {
+    let server = Server::start();
+    let store = server.store();
+    let (crm, now) = (key("crm"), system::monotonic());
+    let entry = mint(&store, &crm, 1, "one");
+    server.admin().tell("FLUSHALL");
+    assert!(lease(&store, &key("other"), 2).version > entry.version);
+    assert_eq!(store.restore(&crm, &entry, now).unwrap().what, Committed::Accepted);
+    assert_eq!(value(&store, &crm), b"one");
+}
+
+#[test]
+fn restoring_what_is_there_sends_no_body() {
+    let server = Server::start();
+    let store = server.store();
+    let entry = mint(&store, &key("crm"), 1, "one");
+    // The first time the script itself must be loaded.
+    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    let before = store.commands_sent();
+    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    assert_eq!(store.commands_sent() - before, 1);
+}
+
+#[test]
+fn the_log_has_one_line_for_every_commit_and_every_raised_floor() {
+    let server = Server::start();
+    let (crm, now) = (key("crm"), system::monotonic());
+    let store = FaultyStore::new(Arc::new(server.store()));
+    let mut admin = server.admin();
+    let mut lines = || admin.ask::<u64>("XLEN {sharedstate}:log");
+
+    let lease = lease(&store, &crm, 1);
+    assert!(store.renew(&crm, &lease, Duration::from_secs(9), now).unwrap());
+    assert_eq!(lines(), 0, "leases are not logged");
+    let entry = entry(lease.version, "one");
+    store.strike(0, Fault::LostReply);
+    store.commit(&crm, &lease, &entry, now).unwrap_err();
+    assert_eq!(store.commit(&crm, &lease, &entry, now).unwrap().what, Committed::Accepted);
+    store.restore(&crm, &entry, now).unwrap();
+    assert_eq!(lines(), 1, "a commit sent twice is one change");
+    assert!(!store.invalidate(&crm, Some(Digest::of(b"another")), now).unwrap().what);
+    assert_eq!(lines(), 1);
+    let floor = store.invalidate(&crm, Some(entry.digest()), now).unwrap().floor;
+    assert_eq!(lines(), 2);
+
+    type Line = (String, Vec<(String, String)>);
+    let last: Vec<Line> = admin.ask("XREVRANGE {sharedstate}:log + - COUNT 1");
+    let fields = [("key", "t:-:crm".into()), ("version", "0".into()), ("floor", floor.to_string())];
+    assert_eq!(last[0].1, fields.map(|(name, value)| (name.to_owned(), value)));
+}
+
+#[test]
+fn a_row_outlives_its_entry_by_a_day_and_keeps_no_body_of_a_dropped_one() {
+    let server = Server::start();
+    let store = server.store();
+    mint(&store, &key("crm"), 1, "one");
+    let mut admin = server.admin();
+    let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
+    assert!((86_400 + 3_590..=86_400 + 3_600).contains(&ttl), "{ttl}");
+    store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+    assert_eq!(admin.ask::<u64>("HEXISTS {sharedstate}:v:t:-:crm body"), 0);
+    let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
+    assert!(ttl >= 86_400 + 3_500, "the floor is kept as long: {ttl}");
+    store.invalidate(&key("other"), None, system::monotonic()).unwrap();
+    let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:other");
+    assert!((86_390..=86_400).contains(&ttl), "a floor without an entry for a day: {ttl}");
+}
+
+#[test]
+fn what_a_newer_release_stored_is_a_miss_and_not_a_crash() {
+    let server = Server::start();
+    let store = server.store();
+    let crm = key("crm");
+    let stored = mint(&store, &crm, 1, "one");
+    for body in ["{\"v\":2,\"value\":[1]}", "garbage"] {
+        server.admin().tell(&format!("HSET {{sharedstate}}:v:t:-:crm body {body}"));
+        let lease = lease(&store, &crm, 2);
+        assert!(lease.version > stored.version);
+        store.abandon(&crm, &lease, None, system::monotonic()).unwrap();
+    }
+    let older = Lease { secret: secret(3), version: Version(stored.version.0 - 1) };
+    let late = store.commit(&crm, &older, &entry(older.version, "old"), system::monotonic());
+    assert_eq!(late.unwrap().what, Committed::Fenced);
+    mint(&store, &crm, 4, "two");
+    assert_eq!(value(&store, &crm), b"two");
+}
+
+#[test]
+fn two_hosts_that_race_for_a_key_commit_it_once() {
+    const ROUNDS: u64 = 1_000;
+    let server = Server::start();
+    let start = Barrier::new(2);
+    // Nothing in here panics: the other host would wait at the barrier for ever.
+    let race = |host: u64| {
+        let store = server.store();
+        let mut outcomes = Vec::new();
+        for round in 0..ROUNDS {
+            let key = key(&format!("round{round}"));
+            start.wait();
+            loop {
+                match claim(&store, &key, 1 + round * 2 + host) {
+                    Ok(Claimed::Busy(_)) => thread::yield_now(),
+                    Ok(Claimed::Lease(lease)) => {
+                        let entry = entry(lease.version, &format!("host {host}"));
+                        let reply = store.commit(&key, &lease, &entry, system::monotonic());
+                        outcomes.push((round, reply.map(|reply| reply.what)));
+                        break;
+                    }
+                    Ok(Claimed::Value(_)) => break,
+                    Ok(Claimed::BackOff { .. }) | Err(_) => {
+                        outcomes.push((round, Ok(Committed::Fenced)));
+                        break;
+                    }
+                }
+            }
+        }
+        outcomes
+    };
+    let mut outcomes = thread::scope(|scope| {
+        let other = scope.spawn(|| race(1));
+        let mut outcomes = race(0);
+        outcomes.extend(other.join().unwrap());
+        outcomes
+    });
+    outcomes.sort_unstable_by_key(|(round, _)| *round);
+    let once: Vec<_> = (0..ROUNDS).map(|round| (round, Ok(Committed::Accepted))).collect();
+    assert_eq!(outcomes, once);
+}

@@ -1,0 +1,56 @@
+//! Claims about Redis that the conformance suite cannot make, on real servers and on bad ones.
+
+mod data;
+mod network;
+mod process;
+
+use std::thread;
+use std::time::Duration;
+
+use super::testing::Server;
+use super::*;
+use crate::clock::system;
+use crate::entry::{Fingerprint, Kind, Timing};
+use crate::store::conformance::{claim_of, secret};
+
+fn key(name: &str) -> Key {
+    Key::new(Kind::Token, name.as_bytes(), Fingerprint::default()).unwrap()
+}
+
+fn entry(version: Version, value: &str) -> Entry {
+    let minted_at = system::monotonic();
+    let after = |s| minted_at.plus(Duration::from_secs(s));
+    let timing = Timing {
+        minted_at,
+        refresh_at: after(2_400),
+        usable_until: after(3_000),
+        expires_at: after(3_600),
+    };
+    Entry { version, timing, unsynced: false, value: value.into(), detail: b"{}".to_vec() }
+}
+
+fn claim(store: &dyn Store, key: &Key, n: u64) -> Result<Claimed, StoreError> {
+    store.claim(key, &claim_of(secret(n)), system::monotonic()).map(|reply| reply.what)
+}
+
+fn lease(store: &dyn Store, key: &Key, n: u64) -> Lease {
+    match claim(store, key, n).unwrap() {
+        Claimed::Lease(lease) => lease,
+        other => panic!("a lease was due, not {other:?}"),
+    }
+}
+
+fn mint(store: &dyn Store, key: &Key, n: u64, value: &str) -> Entry {
+    let lease = lease(store, key, n);
+    let entry = entry(lease.version, value);
+    let reply = store.commit(key, &lease, &entry, system::monotonic()).unwrap();
+    assert_eq!(reply.what, Committed::Accepted);
+    entry
+}
+
+fn value(store: &dyn Store, key: &Key) -> Vec<u8> {
+    match claim(store, key, 99).unwrap() {
+        Claimed::Value(entry) => entry.value,
+        other => panic!("a value was due, not {other:?}"),
+    }
+}

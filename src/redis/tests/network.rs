@@ -1,0 +1,236 @@
+//! Connecting, deadlines, and servers that die or misbehave.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use super::super::testing::patient;
+use super::*;
+
+/// A server of our own on TCP, for the ways of misbehaving that Redis lacks.
+fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || serve(stream));
+        }
+    });
+    RedisConfig::parse(&format!("redis://127.0.0.1:{port}")).unwrap()
+}
+
+/// What an operation ended with, and how long it took.
+fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
+    let started = system::monotonic();
+    let done = operation();
+    (done, started.until(system::monotonic()))
+}
+
+const SHORT: Duration = Duration::from_millis(150);
+/// Connect and response timeout make 300 ms; the rest is for a busy machine.
+const BOUND: Duration = Duration::from_secs(1);
+
+fn impatient(config: RedisConfig) -> RedisStore {
+    let config = RedisConfig { connect_timeout: SHORT, response_timeout: SHORT, ..config };
+    RedisStore::new(config)
+}
+
+#[test]
+fn tcp_with_password_and_database_reaches_that_database() {
+    let server = Server::start_with(&[], Some("s3:cret"));
+    let store = RedisStore::new(server.tcp(":s3%3Acret@", "/3"));
+    mint(&store, &key("crm"), 1, "one");
+    let mut admin = server.admin();
+    assert_eq!(admin.ask::<u64>("DBSIZE"), 0);
+    admin.tell("SELECT 3");
+    assert_eq!(admin.ask::<u64>("EXISTS {sharedstate}:v:t:-:crm"), 1);
+}
+
+#[test]
+fn an_acl_user_needs_no_more_than_these_commands_and_keys() {
+    let server = Server::start();
+    server.admin().tell(
+        "ACL SETUSER app on >pw ~{sharedstate}:* +evalsha +script|load +time +hget +hset +hmget \
+         +hdel +get +set +del +pttl +pexpire +xadd",
+    );
+    let store = RedisStore::new(server.tcp("app:pw@", ""));
+    let (crm, now) = (key("crm"), system::monotonic());
+    let first = lease(&store, &crm, 1);
+    assert!(store.renew(&crm, &first, Duration::from_secs(9), now).unwrap());
+    store.abandon(&crm, &first, None, now).unwrap();
+    let entry = mint(&store, &crm, 2, "one");
+    assert_eq!(store.restore(&crm, &entry, now).unwrap().what, Committed::Accepted);
+    assert!(store.invalidate(&crm, None, now).unwrap().what);
+    let failed = lease(&store, &crm, 3);
+    let failure = Failure { base: Duration::from_secs(9), reason: "no".into() };
+    store.abandon(&crm, &failed, Some(&failure), now).unwrap();
+    assert!(matches!(claim(&store, &crm, 4).unwrap(), Claimed::BackOff { .. }));
+}
+
+#[test]
+fn a_wrong_password_is_a_refusal_that_does_not_show_it() {
+    let server = Server::start_with(&[], Some("right"));
+    for credentials in [":wr0ng@", "nobody:wr0ng@", ""] {
+        match RedisStore::new(server.tcp(credentials, "")).ping() {
+            Err(StoreError::Refused(why)) => {
+                assert!(why.contains("WRONGPASS") || why.contains("NOAUTH"), "{why}");
+                assert!(!why.contains("wr0ng"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_password_file_is_read_again_at_every_connect() {
+    let server = Server::start_with(&[], Some("old"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "old\n").unwrap();
+    let config = RedisConfig { password_file: Some(file.path().into()), ..server.config() };
+    let store = RedisStore::new(config);
+    store.ping().unwrap();
+    let mut admin = server.admin();
+    admin.tell("CONFIG SET requirepass new");
+    admin.tell("CLIENT KILL TYPE normal SKIPME yes");
+    assert!(matches!(store.ping(), Err(StoreError::Refused(_))), "the file still has the old one");
+    std::fs::write(&file, "new\n").unwrap();
+    store.ping().unwrap();
+}
+
+#[test]
+fn a_server_that_drips_bytes_cannot_exceed_the_deadline() {
+    let store = impatient(fake_server(|mut stream| {
+        // Every byte comes within the timeout of one `recv`; the reply never ends.
+        while stream.write_all(b"+").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }));
+    let (result, took) = timed(|| store.ping());
+    assert!(matches!(result, Err(StoreError::Unreachable(_))), "{result:?}");
+    assert!(took < BOUND, "{took:?}");
+}
+
+#[test]
+fn a_server_that_never_answers_costs_one_deadline() {
+    let store = impatient(fake_server(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    }));
+    let (result, took) = timed(|| claim(&store, &key("crm"), 1));
+    assert!(matches!(&result, Err(StoreError::Unreachable(why)) if why.contains("no answer")));
+    assert!(took >= SHORT / 2 && took < BOUND, "{took:?}");
+}
+
+#[test]
+fn nobody_listening_is_unreachable_at_once() {
+    let store = impatient(RedisConfig::parse("redis+unix:///nonexistent/redis.sock").unwrap());
+    let (result, took) = timed(|| store.ping());
+    assert!(matches!(result, Err(StoreError::Unreachable(_))), "{result:?}");
+    assert!(took < SHORT, "{took:?}");
+}
+
+#[test]
+fn a_name_is_resolved() {
+    let server = Server::start();
+    let dsn = format!("redis://localhost:{}", server.port);
+    RedisStore::new(patient(RedisConfig::parse(&dsn).unwrap())).ping().unwrap();
+}
+
+#[test]
+fn a_late_reply_never_answers_the_next_question() {
+    let server = Server::start();
+    let store = impatient(server.config());
+    mint(&store, &key("a"), 1, "of a");
+    mint(&store, &key("b"), 2, "of b");
+    server.admin().tell("CLIENT PAUSE 300 ALL");
+    assert!(matches!(claim(&store, &key("a"), 3), Err(StoreError::Unreachable(_))));
+    thread::sleep(Duration::from_millis(400));
+    assert_eq!(value(&store, &key("b")), b"of b");
+}
+
+#[test]
+fn a_killed_idle_connection_is_replaced_within_the_operation() {
+    let server = Server::start();
+    let store = server.store();
+    mint(&store, &key("crm"), 1, "one");
+    for _ in 0..3 {
+        server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
+        assert_eq!(value(&store, &key("crm")), b"one");
+    }
+}
+
+#[test]
+fn a_garbled_reply_is_an_error_without_its_content() {
+    let store = impatient(fake_server(|mut stream| {
+        let _ = stream.write_all(b"+OK\r\n?t0ken\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }));
+    let error = store.ping().unwrap_err();
+    assert!(!error.to_string().contains("t0ken"), "{error}");
+}
+
+#[test]
+fn a_demoted_master_is_left_for_a_fresh_connection() {
+    let server = Server::start();
+    let store = server.store();
+    mint(&store, &key("crm"), 1, "one");
+    let mut admin = server.admin();
+    admin.tell("REPLICAOF 127.0.0.1 1");
+    let refused = store.invalidate(&key("crm"), None, system::monotonic());
+    assert!(
+        matches!(&refused, Err(StoreError::Refused(why)) if why.contains("READONLY")),
+        "{refused:?}"
+    );
+    admin.tell("REPLICAOF NO ONE");
+    assert!(store.invalidate(&key("crm"), None, system::monotonic()).unwrap().what);
+}
+
+#[test]
+fn threads_share_the_places_of_a_pool_and_wait_no_longer_than_the_deadline() {
+    let server = Server::start();
+    let store = RedisStore::new(RedisConfig { pool_max: 2, ..server.config() });
+    thread::scope(|scope| {
+        for n in 1..=8 {
+            let store = &store;
+            scope.spawn(move || (0..50).for_each(|_| drop(claim(store, &key("crm"), n).unwrap())));
+        }
+    });
+    let clients: String = server.admin().ask("CLIENT LIST");
+    let ours = clients.lines().filter(|line| line.contains("cmd=evalsha")).count();
+    assert!((1..=2).contains(&ours), "{clients}");
+
+    let hung = fake_server(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let store = impatient(RedisConfig { pool_max: 1, ..hung });
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let (result, took) = timed(|| store.ping());
+                assert!(result.is_err());
+                assert!(took < BOUND, "{took:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_connection_idle_for_too_long_is_not_used_again() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let config = RedisConfig { pool_idle: Duration::from_millis(20), ..server.config() };
+    let store = RedisStore::new(config);
+    let mut connections = || -> u64 {
+        let stats: String = admin.ask("INFO stats");
+        let received = |line: &str| line.strip_prefix("total_connections_received:")?.parse().ok();
+        stats.lines().find_map(received).unwrap()
+    };
+    let before = connections();
+    store.ping().unwrap();
+    store.ping().unwrap();
+    assert_eq!(connections() - before, 1);
+    thread::sleep(Duration::from_millis(50));
+    store.ping().unwrap();
+    assert_eq!(connections() - before, 2);
+}

@@ -1,0 +1,112 @@
+//! The reference as a store, and as the host it stands in for.
+
+use super::*;
+use crate::clock::fake::FakeClock;
+use crate::entry::{Fingerprint, Kind, Timing};
+use crate::store::conformance::{check, secret};
+
+fn at(ms: i64) -> Moment {
+    Moment::from_millis(ms)
+}
+
+fn host() -> MemoryHost {
+    MemoryHost::new(Arc::new(FakeClock::at(0)))
+}
+
+fn key() -> Key {
+    Key::new(Kind::Token, b"crm", Fingerprint::default()).unwrap()
+}
+
+fn entry(version: u64) -> Entry {
+    let timing =
+        Timing { minted_at: at(0), refresh_at: at(80), usable_until: at(100), expires_at: at(120) };
+    let version = Version(version);
+    Entry { version, timing, unsynced: false, value: b"one".to_vec(), detail: vec![] }
+}
+
+fn board(host: &MemoryHost, until: i64, now: i64) -> Result<(Right, Option<Secret>), u32> {
+    match host.board(&key(), at(until), at(now)).unwrap() {
+        Boarding::Mine { right, orphan } => Ok((right, orphan)),
+        Boarding::Taken { bell, .. } => Err(bell),
+    }
+}
+
+#[test]
+fn the_reference_keeps_the_contract_of_a_store() {
+    let clock = Arc::new(FakeClock::at(0));
+    check("MemoryHost", &|| Box::new(MemoryHost::new(clock.clone())), &*clock);
+}
+
+#[test]
+fn a_flight_past_its_deadline_is_taken_over_with_its_secret_and_its_owner_can_do_nothing() {
+    let host = host();
+    let (first, orphan) = board(&host, 50, 0).unwrap();
+    assert_eq!(orphan, None);
+    host.note_secret(&key(), &first, secret(7));
+    assert!(board(&host, 60, 49).is_err());
+    assert!(host.extend(&key(), &first, at(60)));
+    assert!(board(&host, 70, 59).is_err());
+
+    let (second, orphan) = board(&host, 200, 60).unwrap();
+    assert_eq!(orphan, Some(secret(7)));
+    assert!(!host.extend(&key(), &first, at(300)));
+    host.leave(&key(), &first);
+    assert!(board(&host, 300, 61).is_err(), "the late owner's leave changed nothing");
+    host.leave(&key(), &second);
+    assert_eq!(board(&host, 300, 62).unwrap().1, None);
+}
+
+#[test]
+fn leaving_wakes_who_waits_and_a_late_waiter_does_not_sleep() {
+    let host = host();
+    let (right, _) = board(&host, 1_000, 0).unwrap();
+    let bell = board(&host, 1_000, 0).unwrap_err();
+    std::thread::scope(|scope| {
+        scope.spawn(|| host.wait(&key(), bell, Duration::from_secs(600)));
+        host.leave(&key(), &right);
+    });
+    host.wait(&key(), bell, Duration::from_secs(600));
+}
+
+#[test]
+fn a_host_never_takes_over_what_is_older_than_it_knows_or_below_the_floor() {
+    let host = host();
+    let version = || host.look(&key()).unwrap().entry.map(|entry| entry.version.0);
+    host.adopt(&key(), &entry(5), at(1)).unwrap();
+    host.adopt(&key(), &entry(4), at(2)).unwrap();
+    assert_eq!(version(), Some(5));
+    host.raise_floor(&key(), Version(7));
+    assert_eq!(version(), None);
+    host.adopt(&key(), &entry(6), at(3)).unwrap();
+    assert_eq!(version(), None);
+    host.adopt(&key(), &entry(7), at(4)).unwrap();
+    assert_eq!(version(), Some(7));
+}
+
+#[test]
+fn an_older_answer_about_the_same_version_does_not_unconfirm_it() {
+    let host = host();
+    host.adopt(&key(), &entry(5), at(10)).unwrap();
+    host.adopt(&key(), &entry(5), at(8)).unwrap();
+    host.confirm(&key(), Version(5), at(9));
+    host.confirm(&key(), Version(4), at(50));
+    assert_eq!(host.look(&key()).unwrap().confirmed_at, at(10));
+}
+
+#[test]
+fn one_process_revalidates_until_its_time_is_up() {
+    let host = host();
+    assert!(host.may_revalidate(&key(), at(0), at(50)));
+    assert!(!host.may_revalidate(&key(), at(49), at(99)));
+    assert!(host.may_revalidate(&key(), at(50), at(100)));
+}
+
+#[test]
+fn a_rejection_is_kept_until_it_was_sent() {
+    let host = host();
+    let rejected = Some(Digest::of(b"one"));
+    host.set_pending_rejection(&key(), rejected);
+    assert_eq!(host.look(&key()).unwrap().pending_rejection, rejected);
+    host.set_pending_rejection(&key(), None);
+    assert_eq!(host.look(&key()).unwrap().pending_rejection, None);
+}
