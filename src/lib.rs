@@ -30,3 +30,6 @@ pub mod process;
 pub mod redis;
 pub mod store;
 pub mod token;
+
+#[cfg(all(test, feature = "host", feature = "redis"))]
+mod two_hosts;

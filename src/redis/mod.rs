@@ -19,7 +19,7 @@ pub mod pool;
 mod scripts;
 pub mod socket;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
