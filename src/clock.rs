@@ -120,7 +120,9 @@ impl Timeline {
 /// The kernel's clocks.
 #[cfg(any(feature = "host", feature = "redis"))]
 pub mod system {
-    use super::{Duration, Moment, Reading, WallTime};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::{Clock, Duration, Moment, Reading, Timeline, WallTime};
 
     #[allow(unsafe_code, clippy::disallowed_methods)]
     fn read(clock: libc::clockid_t) -> libc::timespec {
@@ -145,6 +147,32 @@ pub mod system {
 
     pub fn reading() -> Reading {
         Reading { monotonic: monotonic(), wall: wall() }
+    }
+
+    /// The timeline of a process that shares no table: its skew is its own.
+    #[derive(Debug)]
+    pub struct ProcessClock(AtomicU64);
+
+    impl ProcessClock {
+        pub fn start() -> Self {
+            Self(AtomicU64::new(Timeline::first(reading()).word()))
+        }
+    }
+
+    impl Clock for ProcessClock {
+        fn now(&self) -> Moment {
+            let word = self.0.load(Ordering::Relaxed);
+            let (reading, seen) = (reading(), Timeline::from_word(word));
+            let Some(after) = seen.after(reading) else { return seen.moment(reading.monotonic) };
+            // A thread that lost this race saw the same jump; its next reading uses the winner's.
+            let _ =
+                self.0.compare_exchange(word, after.word(), Ordering::Relaxed, Ordering::Relaxed);
+            after.moment(reading.monotonic)
+        }
+
+        fn wall(&self) -> WallTime {
+            wall()
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Data flows one way: `php → token, fx → flight → store (traits) ← host, redis`.
 //!
 //! - [`entry`], [`clock`]: what is shared and when it ends; pure.
+//! - [`config`]: every setting, checked; pure.
+//! - [`error`]: everything a caller can be told, as finished sentences.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
@@ -14,6 +16,14 @@
 //! The core (everything but `host`, `redis`, `php`) runs without PHP, Redis or a wall clock.
 
 pub mod clock;
+pub mod config;
 pub mod entry;
+pub mod error;
 pub mod flight;
+pub mod fx;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod keeper;
+pub mod process;
 pub mod store;
+pub mod token;

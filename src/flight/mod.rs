@@ -1,11 +1,17 @@
-//! One lookup that may end in a mint.
+//! One lookup that may end in a mint: [`machine`] decides, [`Engine`] carries out.
+
+mod machine;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Timing};
-use crate::store::{Host, Lease, Right, Secret, Store};
+use crate::keeper::{Charge, Keeper};
+use crate::store::{Host, Reply, Secret, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,7 @@ pub struct Served {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintReason {
     Cold,
+    Expired,
     Refresh,
     Rejected,
     Degraded,
@@ -67,14 +74,21 @@ pub enum MintReason {
 #[derive(Clone, Debug)]
 pub struct Ticket {
     pub key: Key,
-    pub plan: Plan,
     pub reason: MintReason,
     /// Taken before the callable runs; a lifetime counts from here.
     pub minted_from: Moment,
-    lease: Lease,
-    right: Right,
-    fleet: bool,
-    have: Option<Served>,
+    flight: Flight,
+}
+
+impl Ticket {
+    pub fn plan(&self) -> &Plan {
+        self.flight.plan()
+    }
+
+    /// What the minted entry will be committed as.
+    pub fn version(&self) -> u64 {
+        self.flight.lease().map_or(0, |lease| lease.version.0)
+    }
 }
 
 /// What became of a ticket.
@@ -119,20 +133,173 @@ pub enum FlightError {
 pub struct Engine {
     host: Arc<dyn Host>,
     fleet: Option<Arc<dyn Store>>,
+    keeper: Keeper,
 }
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
-        Self { host, fleet }
+        let keeper = Keeper::new(host.clone(), fleet.clone());
+        Self { host, fleet, keeper }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
-        let _ = (key, plan, &self.host, &self.fleet, Secret::random());
-        Step::Failed(FlightError::Nothing)
+        let (now, secret) = (self.host.now(), Secret::random());
+        let flight = Flight::new(key.kind(), plan.clone(), self.fleet.is_some(), secret, now);
+        self.carry_out(key, flight, Event::Begin)
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
-        let _ = (ticket.lease, ticket.right, ticket.fleet, ticket.have, outcome);
-        Step::Failed(FlightError::Nothing)
+        if let Some(lease) = ticket.flight.lease() {
+            self.keeper.release(&lease);
+        }
+        self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome))
+    }
+
+    /// Drop what is stored; with a digest only if it is that token. Marks the host before it
+    /// returns. With the fleet's store out of reach the host is marked alone, and the rejection
+    /// kept for the next claim.
+    pub fn invalidate(&self, key: &Key, rejected: Option<Digest>) -> Result<bool, StoreError> {
+        let now = self.host.now();
+        let Some(fleet) = &self.fleet else {
+            return self.host.invalidate(key, rejected, now).map(|reply| reply.what);
+        };
+        match self.ask_fleet(|| fleet.invalidate(key, rejected, now)) {
+            Ok(reply) => {
+                self.host.raise_floor(key, reply.floor);
+                Ok(reply.what)
+            }
+            Err(_) if rejected.is_some() => {
+                let dropped = self.host.invalidate(key, rejected, now)?.what;
+                if dropped {
+                    self.host.set_pending_rejection(key, rejected);
+                }
+                Ok(dropped)
+            }
+            Err(error) => {
+                // Without a digest nothing can be sent later: say so, the other hosts go on.
+                self.host.invalidate(key, None, now)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Join the thread that renews leases, for at most `patience`.
+    pub fn stop(&self, patience: Duration) {
+        self.keeper.stop(patience);
+    }
+
+    fn carry_out(&self, key: &Key, mut flight: Flight, first: Event) -> Step {
+        let host = &*self.host;
+        let mut event = first;
+        // When the last question was sent: an answer says how things stood then, not later.
+        let mut asked_at = host.now();
+        loop {
+            let action = flight.step(event, host.now());
+            event = match action {
+                Action::Look => Event::Looked(host.look(key)),
+                Action::Board { until } => Event::Boarded(host.board(key, until, host.now())),
+                Action::Wait { bell, at_most } => {
+                    host.wait(key, bell, at_most);
+                    Event::Woke
+                }
+                Action::Sleep(span) => {
+                    std::thread::sleep(span);
+                    Event::Woke
+                }
+                Action::MayRevalidate { until } => {
+                    Event::MayRevalidate(host.may_revalidate(key, host.now(), until))
+                }
+                Action::Restore(entry) => {
+                    asked_at = host.now();
+                    let ask = |fleet: &dyn Store| fleet.restore(key, &entry, asked_at);
+                    Event::Restored(self.ask(key, Authority::Fleet, ask))
+                }
+                Action::Claim(authority, claim) => {
+                    if let Some(right) = flight.right() {
+                        host.extend(key, &right, host.now().plus(claim.lease));
+                        host.note_secret(key, &right, claim.secret);
+                    }
+                    asked_at = host.now();
+                    let reply =
+                        self.ask(key, authority, |store| store.claim(key, &claim, asked_at));
+                    if authority == Authority::Fleet && claim.rejected.is_some() {
+                        let unsent = claim.rejected.filter(|_| reply.is_err());
+                        host.set_pending_rejection(key, unsent);
+                    }
+                    Event::Claimed(reply)
+                }
+                Action::Mint(authority, lease, reason) => {
+                    let minted_from = host.now();
+                    self.keeper.keep(Charge {
+                        key: key.clone(),
+                        fleet: authority == Authority::Fleet,
+                        lease,
+                        right: flight.right(),
+                        length: flight.plan().lease,
+                        give_up: minted_from.plus(flight.plan().max_mint),
+                    });
+                    let ticket = Ticket { key: key.clone(), reason, minted_from, flight };
+                    return Step::Mint(Box::new(ticket));
+                }
+                Action::Commit(authority, lease, entry) => {
+                    asked_at = host.now();
+                    let commit = |store: &dyn Store| store.commit(key, &lease, &entry, asked_at);
+                    Event::Committed(self.ask(key, authority, commit))
+                }
+                Action::Abandon(authority, lease, failure) => {
+                    let now = host.now();
+                    // An abandon that does not arrive leaves the lease to run out.
+                    let give = |store: &dyn Store| {
+                        let what = store.abandon(key, &lease, failure.as_ref(), now)?;
+                        Ok(Reply { floor: crate::entry::Version::NONE, what })
+                    };
+                    if let Err(error) = self.ask(key, authority, give) {
+                        log::debug!("a lease was not given back: {error}");
+                    }
+                    Event::Carried
+                }
+                Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, asked_at)),
+                Action::Confirm(version) => {
+                    host.confirm(key, version, asked_at);
+                    Event::Carried
+                }
+                Action::Done(result) => {
+                    if let Some(right) = flight.right() {
+                        host.leave(key, &right);
+                    }
+                    return match result {
+                        Ok(served) => Step::Served(served),
+                        Err(error) => Step::Failed(error),
+                    };
+                }
+            };
+        }
+    }
+
+    /// Ask an authority, through the host's breaker where it is the fleet's, and note the floor it
+    /// names before anything else is done with the answer.
+    fn ask<T>(
+        &self,
+        key: &Key,
+        authority: Authority,
+        question: impl Fn(&dyn Store) -> Result<Reply<T>, StoreError>,
+    ) -> Result<Reply<T>, StoreError> {
+        let Some(fleet) = self.fleet.as_ref().filter(|_| authority == Authority::Fleet) else {
+            return question(&*self.host);
+        };
+        let reply = self.ask_fleet(|| question(&**fleet))?;
+        self.host.raise_floor(key, reply.floor);
+        Ok(reply)
+    }
+
+    fn ask_fleet<T>(&self, question: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if !self.host.authority_allowed(self.host.now()) {
+            let pause = "Redis did not answer a moment ago and is not asked for now";
+            return Err(StoreError::Unreachable(pause.into()));
+        }
+        let answer = question();
+        let answered = !matches!(answer, Err(StoreError::Unreachable(_) | StoreError::Refused(_)));
+        self.host.authority_answered(answered, self.host.now());
+        answer
     }
 }

@@ -26,6 +26,7 @@ pub mod conformance;
 #[cfg(test)]
 pub mod faulty;
 pub mod memory;
+pub mod record;
 
 /// Made by the client before it asks, so that a claim whose reply was lost can be sent again.
 /// Random and never zero.
@@ -68,7 +69,9 @@ pub struct Claim {
     pub newer_than: Version,
     /// The highest version this host has seen for the key; the lease's version lies above it.
     pub highest_known: Version,
-    /// A token the application has just had rejected: apply [`Store::invalidate`] first.
+    /// A token the application has just had rejected: apply [`Store::invalidate`] first. When that
+    /// refuses because the last drop was a moment ago, nobody mints: the answer is what is stored
+    /// or, to who has that already, a back-off for the rest of the pause.
     pub rejected: Option<Digest>,
     pub lease: Duration,
 }
@@ -130,13 +133,11 @@ pub fn backoff(base: Duration, failures: u64) -> Duration {
     (base * (1 << doublings)).min(MAX_BACKOFF)
 }
 
-/// The pause before the `rejections`-th drop in a row: the first is at once, then 1 s, 2 s, … 60 s.
-/// An endpoint that always answers 401 must not become a mint storm.
+/// The pause after the `rejections`-th drop in a row before a rejection drops a token again: the
+/// first drop is at once, the next after 1 s, 2 s, … 60 s. An endpoint that always answers 401 must
+/// not become a mint storm.
 pub fn rejection_pause(rejections: u64) -> Duration {
-    match rejections {
-        0 => Duration::ZERO,
-        n => backoff(Duration::from_secs(1), n),
-    }
+    backoff(Duration::from_secs(1), rejections)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -186,7 +187,8 @@ pub trait Store: Send + Sync {
     /// Raise the floor so that the present entry is never served again.
     /// With `rejected`: only when that is the present entry's digest, and only once per
     /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew.
-    /// Without: whatever is stored goes, and a mint in flight is fenced.
+    /// Without: whatever is stored goes, and a mint in flight is fenced. The floor is then a new
+    /// version of the store's own, so that nothing issued before can come back.
     /// Returns whether anything was dropped.
     fn invalidate(
         &self,
@@ -269,4 +271,11 @@ pub trait Host: Store + Clock {
 
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
+
+    /// Whether the authority may be asked now. After a few failures in a row the whole host stops
+    /// asking for a short, growing time, and then one process probes.
+    fn authority_allowed(&self, now: Moment) -> bool;
+
+    /// What came of asking.
+    fn authority_answered(&self, answered: bool, now: Moment);
 }

@@ -1,0 +1,251 @@
+//! Every setting in one table, and the checked form of them. Knows no PHP: the binding registers
+//! [`SETTINGS`], asks [`Config::parse`] once per process, and shows what [`shown`] returns.
+//!
+//! A setting of a feature that this release does not have is known and refused. Ignoring it would
+//! leave somebody believing that his connection is encrypted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::entry::TokenPolicy;
+use crate::flight::StoreDown;
+
+mod dsn;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use read::{MIB, Read};
+
+/// One INI setting, as registered and as shown.
+#[derive(Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    pub default: &'static str,
+    /// One line, with the unit.
+    pub help: &'static str,
+    /// Never shown in full: see [`shown`].
+    pub secret: bool,
+    /// Known, and refused when set: the feature is not in this release.
+    pub planned: bool,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, help, secret: false, planned: false }
+}
+
+const fn secret(name: &'static str, help: &'static str) -> Setting {
+    Setting { name, default: "", help, secret: true, planned: false }
+}
+
+const fn planned(name: &'static str, default: &'static str) -> Setting {
+    Setting { name, default, help: "not supported by this release", secret: false, planned: true }
+}
+
+const DSN: &str = "sharedstate.redis.dsn";
+const PASSWORD: &str = "sharedstate.redis.password";
+
+/// Read when the setting of the same meaning is empty: pool workers lose the environment under
+/// `clear_env`, so the binding reads these while the master starts.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [(DSN, "SHAREDSTATE_REDIS_DSN"), (PASSWORD, "SHAREDSTATE_REDIS_PASSWORD")];
+
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting("sharedstate.prefix", "sharedstate", "what separates applications: at most 64 bytes, without spaces and braces"),
+    secret(DSN, "address of Redis or Valkey; empty: this host only; or SHAREDSTATE_REDIS_DSN in the environment"),
+    setting("sharedstate.redis.connect_timeout_ms", "250", "milliseconds to connect, name resolution included"),
+    setting("sharedstate.redis.response_timeout_ms", "250", "milliseconds for one operation to be answered in full"),
+    setting("sharedstate.redis.username", "", "ACL user; empty: the one in the address, or the default user"),
+    secret(PASSWORD, "password; or SHAREDSTATE_REDIS_PASSWORD in the environment"),
+    setting("sharedstate.redis.password_file", "", "absolute path of a file with the password, read again at every connect"),
+    planned("sharedstate.redis.tls_ca", ""),
+    planned("sharedstate.redis.tls_cert", ""),
+    planned("sharedstate.redis.tls_key", ""),
+    setting("sharedstate.redis.pool_max", "8", "most connections of one process"),
+    setting("sharedstate.redis.pool_idle_s", "30", "seconds after which an idle connection is closed"),
+    setting("sharedstate.host.dir", "", "absolute path of the folder for the host table; empty: /dev/shm"),
+    setting("sharedstate.host.memory", "32M", "bytes of the host table (K, M, G); at least 1M"),
+    setting("sharedstate.host.slots", "16384", "most keys held on a host; rounded up to a multiple of 64"),
+    setting("sharedstate.host.value_size", "16K", "largest value held on a host, in bytes (K, M); 1K to 1M"),
+    setting("sharedstate.max_staleness_ms", "1000", "milliseconds after which an unconfirmed entry is asked about again"),
+    setting("sharedstate.store_down", "host", "without Redis: host (mint once per host) or fail (do not mint)"),
+    planned("sharedstate.encryption_key_file", ""),
+    setting("sharedstate.token.expiry_margin_s", "60", "seconds before its expiry from which a token is not handed out; at most a fifth of its lifetime is used"),
+    setting("sharedstate.token.refresh_ratio", "0.8", "share of its usable life after which a token is renewed; above 0, below 1"),
+    setting("sharedstate.token.lease_ms", "4000", "milliseconds for which one worker may mint before it has to renew its right; other hosts wait this long for a dead one"),
+    setting("sharedstate.token.wait_timeout_ms", "6000", "milliseconds for which a caller waits for another's mint; at least lease_ms + 1000"),
+    setting("sharedstate.token.max_mint_ms", "30000", "milliseconds after which a mint is given up on, however often it was renewed"),
+    setting("sharedstate.token.failure_backoff_ms", "1000", "milliseconds of the first pause after a failed mint; doubles up to a minute"),
+    planned("sharedstate.fx.sources", ""),
+    setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
+    setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
+    setting("sharedstate.fx.max_age_s", "604800", "seconds since the sheet's own date after which it is not served"),
+    planned("sharedstate.fx.max_jump_pct", "20"),
+    planned("sharedstate.fx.monthly_quota", ""),
+    planned("sharedstate.fx.openexchangerates.app_id_file", ""),
+    planned("sharedstate.fx.state_dir", ""),
+    setting("sharedstate.log", "", "absolute path of the log file; empty: PHP's error log"),
+    setting("sharedstate.log_level", "warning", "off, error, warning, info or debug"),
+];
+
+/// Settings in effect, checked. Two are equal when every setting is.
+#[derive(Clone, PartialEq)]
+pub struct Config {
+    pub prefix: String,
+    /// `None`: this host only. Taken apart by the Redis store.
+    pub redis_dsn: Option<String>,
+    pub redis_connect_timeout: Duration,
+    pub redis_response_timeout: Duration,
+    pub redis_username: Option<String>,
+    pub redis_password: Option<String>,
+    pub redis_password_file: Option<PathBuf>,
+    pub redis_pool_max: usize,
+    pub redis_pool_idle: Duration,
+    pub host_dir: PathBuf,
+    pub host_memory: u64,
+    /// A multiple of 64.
+    pub host_slots: u32,
+    pub host_value_size: u32,
+    pub max_staleness: Duration,
+    pub store_down: StoreDown,
+    pub token_policy: TokenPolicy,
+    pub lease: Duration,
+    pub wait_timeout: Duration,
+    pub max_mint: Duration,
+    pub failure_backoff: Duration,
+    pub fx_refresh_interval: Duration,
+    pub fx_max_stale: Duration,
+    pub fx_max_age: Duration,
+    /// `None`: PHP's error log.
+    pub log: Option<PathBuf>,
+    pub log_level: LevelFilter,
+    /// What was read, by setting, for [`Config::shown`].
+    read: BTreeMap<&'static str, String>,
+}
+
+impl Config {
+    /// `ini` answers by the setting's full name, `env` by the variable's; `None` means not set.
+    /// The error is one sentence with the setting, what it was and what it may be.
+    pub fn parse(
+        ini: &dyn Fn(&str) -> Option<String>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let read = Read::all(ini, env);
+        read.refuse_planned()?;
+        let config = Self {
+            prefix: read.prefix()?,
+            redis_dsn: read.dsn()?,
+            redis_connect_timeout: read
+                .millis("sharedstate.redis.connect_timeout_ms", 1..=60_000)?,
+            redis_response_timeout: read
+                .millis("sharedstate.redis.response_timeout_ms", 1..=60_000)?,
+            redis_username: read.filled("sharedstate.redis.username"),
+            redis_password: read.filled(PASSWORD),
+            redis_password_file: read.path("sharedstate.redis.password_file")?,
+            redis_pool_max: read.whole("sharedstate.redis.pool_max", 1..=1024)?,
+            redis_pool_idle: read.seconds("sharedstate.redis.pool_idle_s", 1..=86_400)?,
+            host_dir: read
+                .path("sharedstate.host.dir")?
+                .unwrap_or_else(|| PathBuf::from("/dev/shm")),
+            host_memory: read.bytes("sharedstate.host.memory", MIB..=1024 * 1024 * MIB)?,
+            host_slots: read
+                .whole::<u32>("sharedstate.host.slots", 1..=1 << 24)?
+                .next_multiple_of(64),
+            host_value_size: read.bytes("sharedstate.host.value_size", 1024..=MIB)?,
+            max_staleness: read.millis("sharedstate.max_staleness_ms", 10..=600_000)?,
+            store_down: read.one_of(
+                "sharedstate.store_down",
+                &[("host", StoreDown::Host), ("fail", StoreDown::Fail)],
+            )?,
+            token_policy: TokenPolicy {
+                margin: read.seconds("sharedstate.token.expiry_margin_s", 0..=86_400)?,
+                refresh_ratio: read.ratio("sharedstate.token.refresh_ratio")?,
+            },
+            lease: read.millis("sharedstate.token.lease_ms", 100..=600_000)?,
+            wait_timeout: read.millis("sharedstate.token.wait_timeout_ms", 100..=3_600_000)?,
+            max_mint: read.millis("sharedstate.token.max_mint_ms", 100..=3_600_000)?,
+            failure_backoff: read.millis("sharedstate.token.failure_backoff_ms", 1..=60_000)?,
+            fx_refresh_interval: read
+                .seconds("sharedstate.fx.refresh_interval_s", 1..=31 * 86_400)?,
+            fx_max_stale: read.seconds("sharedstate.fx.max_stale_s", 1..=3650 * 86_400)?,
+            fx_max_age: read.seconds("sharedstate.fx.max_age_s", 1..=3650 * 86_400)?,
+            log: read.path("sharedstate.log")?,
+            log_level: read.one_of(
+                "sharedstate.log_level",
+                &[
+                    ("off", LevelFilter::Off),
+                    ("error", LevelFilter::Error),
+                    ("warning", LevelFilter::Warn),
+                    ("info", LevelFilter::Info),
+                    ("debug", LevelFilter::Debug),
+                ],
+            )?,
+            read: read.0,
+        };
+        config.check_together()?;
+        Ok(config)
+    }
+
+    /// The effective value of a setting, masked, with the environment's share in it.
+    pub fn shown(&self, name: &str) -> String {
+        self.read.get(name).map_or_else(String::new, |value| shown(name, value))
+    }
+
+    /// What makes two applications under one user id share a host table: prefix, address, user.
+    /// Holds no password, so a rotated one keeps the table, and all of it may be shown.
+    pub fn identity_parts(&self) -> Vec<String> {
+        let dsn = self.redis_dsn.as_deref().map(dsn::without_password).unwrap_or_default();
+        vec![self.prefix.clone(), dsn, self.redis_username.clone().unwrap_or_default()]
+    }
+
+    fn check_together(&self) -> Result<(), String> {
+        if self.lease + Duration::from_secs(1) > self.wait_timeout {
+            return Err(format!(
+                "sharedstate.token.wait_timeout_ms is {}, but must be at least \
+                 sharedstate.token.lease_ms + 1000 = {}: a caller has to outwait a minter who died",
+                self.wait_timeout.as_millis(),
+                self.lease.as_millis() + 1000
+            ));
+        }
+        if self.fx_max_stale <= self.fx_refresh_interval * 2 {
+            return Err(format!(
+                "sharedstate.fx.max_stale_s is {}, but must be more than twice \
+                 sharedstate.fx.refresh_interval_s = {}: one missed refresh must not end the rates",
+                self.fx_max_stale.as_secs(),
+                (self.fx_refresh_interval * 2).as_secs()
+            ));
+        }
+        if self.redis_password.is_some() && self.redis_password_file.is_some() {
+            return Err("sharedstate.redis.password and sharedstate.redis.password_file are both \
+                        set: keep one"
+                .into());
+        }
+        Ok(())
+    }
+}
+
+/// Shows every setting as phpinfo does; a `{:?}` in a log line must not leak the password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.read.keys().map(|name| (name, self.shown(name)))).finish()
+    }
+}
+
+/// How `value` of the setting `name` may be shown to anyone. Works on values that were refused.
+pub fn shown(name: &str, value: &str) -> String {
+    let secret = find(name).is_none_or(|setting| setting.secret);
+    match name {
+        _ if !secret || value.is_empty() => value.into(),
+        DSN => dsn::masked(value),
+        _ => dsn::MASK.into(),
+    }
+}
+
+fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}

@@ -1,0 +1,522 @@
+//! The flight: one lookup that may end in a mint, as a state machine without I/O.
+//!
+//! It is told what happened and says what to do next; it never touches a store, a clock or PHP.
+//! So it runs under simulated time and every order of faults. The engine carries out its actions.
+//!
+//! The invariants, each tested below and in `tests.rs`:
+//! - whoever has something usable is served; only who has nothing waits, and never past the budget;
+//! - the table is looked at again after the flight was won, and before anybody is asked to mint;
+//! - what a store refused to commit is never handed out.
+
+use std::time::Duration;
+
+use super::{FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
+use crate::clock::Moment;
+use crate::entry::{Digest, Entry, Freshness, Kind, Version};
+use crate::store::{
+    Boarding, Claim, Claimed, Committed, Failure, Known, Lease, Reply, Right, Secret, StoreError,
+    jittered,
+};
+
+/// The kernel wakes nobody when an owner dies, so nobody sleeps for longer than this.
+const NAP: Duration = Duration::from_millis(10);
+/// How often the one process of a host that waits for another host's mint asks again.
+const POLL: Duration = Duration::from_millis(6);
+/// How long an entry may be served from the request's memory while somebody else renews it.
+const WHILE_RENEWED: Duration = Duration::from_millis(100);
+/// The same while the authority does not answer.
+const WHILE_DEGRADED: Duration = Duration::from_millis(250);
+/// The longest wait for another process's answer about an entry that is usable but unconfirmed.
+const CONFIRMATION: Duration = Duration::from_millis(300);
+
+/// Whom to ask: the store of the fleet, or the host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    Fleet,
+    Host,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Look,
+    Board {
+        until: Moment,
+    },
+    Wait {
+        bell: u32,
+        at_most: Duration,
+    },
+    Sleep(Duration),
+    /// May this process be the one that re-validates until then?
+    MayRevalidate {
+        until: Moment,
+    },
+    Restore(Entry),
+    Claim(Authority, Claim),
+    Mint(Authority, Lease, MintReason),
+    Commit(Authority, Lease, Entry),
+    Abandon(Authority, Lease, Option<Failure>),
+    /// Write to the host what the fleet has; confirmed as of the last question's sending.
+    Adopt(Entry),
+    /// The host's entry of this version is still the newest.
+    Confirm(Version),
+    Done(Result<Served, FlightError>),
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Begin,
+    Looked(Option<Known>),
+    Boarded(Result<Boarding, StoreError>),
+    Woke,
+    MayRevalidate(bool),
+    Restored(Result<Reply<Committed>, StoreError>),
+    Claimed(Result<Reply<Claimed>, StoreError>),
+    Outcome(Outcome),
+    Committed(Result<Reply<Committed>, StoreError>),
+    /// An action without a result was carried out.
+    Carried,
+    Adopted(Result<(), StoreError>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Flight {
+    kind: Kind,
+    plan: Plan,
+    /// Whether there is a fleet, whose store is then the authority.
+    fleet: bool,
+    authority: Authority,
+    degraded: bool,
+    began: Moment,
+    phase: Phase,
+    /// Usable, and given out should nothing better be had.
+    have: Option<Have>,
+    newest: Version,
+    rejected: Option<Digest>,
+    right: Option<Right>,
+    orphan: Option<Secret>,
+    secret: Secret,
+    lease: Option<Lease>,
+    /// What we minted, while it is being committed.
+    minted: Option<Entry>,
+    /// Fenced once already; the second time is final.
+    fenced: bool,
+    /// The commit whose reply was lost has been sent again.
+    recommitted: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Have {
+    entry: Entry,
+    confirmed_at: Moment,
+}
+
+/// What the next event answers.
+#[derive(Clone, Debug)]
+enum Phase {
+    First,
+    /// Waiting for whoever asks about a usable entry.
+    Confirmation {
+        give_up: Moment,
+    },
+    /// Somebody else's flight; look whether it brought something.
+    Waiting,
+    /// Ours; look whether it was needed.
+    Rechecking,
+    Claiming,
+    Minting,
+    Committing,
+    /// One more action to carry out, then this.
+    Finishing(Result<Served, FlightError>),
+}
+
+impl Flight {
+    pub fn new(kind: Kind, plan: Plan, fleet: bool, secret: Secret, now: Moment) -> Self {
+        Self {
+            kind,
+            rejected: plan.rejected,
+            plan,
+            fleet,
+            authority: if fleet { Authority::Fleet } else { Authority::Host },
+            degraded: false,
+            began: now,
+            phase: Phase::First,
+            have: None,
+            newest: Version::NONE,
+            right: None,
+            orphan: None,
+            secret,
+            lease: None,
+            minted: None,
+            fenced: false,
+            recommitted: false,
+        }
+    }
+
+    /// The host flight held; whoever carries out the flight gives it back after `Done`.
+    pub fn right(&self) -> Option<Right> {
+        self.right
+    }
+
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn step(&mut self, event: Event, now: Moment) -> Action {
+        match event {
+            Event::Begin => Action::Look,
+            Event::Looked(known) => self.looked(known, now),
+            Event::MayRevalidate(may) => self.may_revalidate(may, now),
+            Event::Restored(reply) => self.restored(reply, now),
+            Event::Boarded(boarded) => self.boarded(boarded, now),
+            Event::Woke => match self.phase {
+                Phase::Claiming => self.claim(),
+                _ => Action::Look,
+            },
+            Event::Claimed(reply) => self.claimed(reply, now),
+            Event::Outcome(outcome) => self.outcome(outcome, now),
+            Event::Committed(reply) => self.committed(reply, now),
+            Event::Carried | Event::Adopted(Ok(())) => self.finished(),
+            Event::Adopted(Err(error)) => {
+                // Served all the same; it will be asked for again.
+                log::debug!("not kept in the host table: {error}");
+                self.finished()
+            }
+        }
+    }
+
+    fn looked(&mut self, known: Option<Known>, now: Moment) -> Action {
+        self.have = None;
+        if let Some(known) = known {
+            self.newest = self.newest.max(known.newest);
+            self.rejected = self.rejected.or(known.pending_rejection);
+            let confirmed_at = known.confirmed_at;
+            self.have = known
+                .entry
+                .filter(|entry| entry.servable(self.kind, now))
+                // Asking with a rejected token means: anything but this one.
+                .filter(|entry| self.plan.rejected.is_none_or(|it| it != entry.digest()))
+                .map(|entry| Have { entry, confirmed_at });
+        }
+        let Some(have) = &self.have else {
+            return match self.phase {
+                Phase::Rechecking => self.claim(),
+                _ => self.board(now),
+            };
+        };
+        let due = have.entry.freshness(self.kind, now) != Freshness::Fresh && self.plan.may_mint;
+        let age = self.unconfirmed_for(have, now);
+        let half = self.plan.max_staleness / 2;
+        match self.phase {
+            Phase::Rechecking if due => self.claim(),
+            Phase::Rechecking | Phase::Waiting => self.serve(Tier::Host, now),
+            Phase::Confirmation { give_up } if age >= half && now < give_up => {
+                Action::Sleep(Duration::from_millis(2))
+            }
+            // The flight's claim asks about the entry as well.
+            _ if due => self.board(now),
+            Phase::Confirmation { .. } => {
+                self.degraded = age >= half;
+                self.serve(Tier::Host, now)
+            }
+            _ if age >= half => Action::MayRevalidate { until: now.plus(half) },
+            _ => self.serve(Tier::Host, now),
+        }
+    }
+
+    /// Zero without a fleet: the host is its own authority.
+    fn unconfirmed_for(&self, have: &Have, now: Moment) -> Duration {
+        if self.fleet { have.confirmed_at.until(now) } else { Duration::ZERO }
+    }
+
+    fn may_revalidate(&mut self, may: bool, now: Moment) -> Action {
+        let Some(have) = &self.have else { return self.board(now) };
+        if may {
+            return Action::Restore(have.entry.clone());
+        }
+        if self.unconfirmed_for(have, now) < self.plan.max_staleness * 2 {
+            return self.serve(Tier::Host, now);
+        }
+        // Too old to be served unasked, and somebody is asking.
+        let give_up = now.plus(CONFIRMATION).min(self.plan.wait_until);
+        self.phase = Phase::Confirmation { give_up };
+        Action::Sleep(Duration::from_millis(2))
+    }
+
+    fn restored(&mut self, reply: Result<Reply<Committed>, StoreError>, now: Moment) -> Action {
+        let Some(have) = &mut self.have else { return self.board(now) };
+        match reply {
+            Ok(Reply { what: Committed::Accepted, .. }) => {
+                have.confirmed_at = now;
+                let unsynced = std::mem::take(&mut have.entry.unsynced);
+                let entry = have.entry.clone();
+                self.phase = Phase::Finishing(Ok(self.served(entry.clone(), Tier::Host, now)));
+                if unsynced { Action::Adopt(entry) } else { Action::Confirm(entry.version) }
+            }
+            Ok(Reply { what: Committed::Superseded(newer), .. }) => self.adopt(newer, now),
+            Ok(Reply { what: Committed::Fenced, .. }) => {
+                self.have = None;
+                self.board(now)
+            }
+            Err(_) => {
+                self.degraded = true;
+                self.serve(Tier::Host, now)
+            }
+        }
+    }
+
+    fn board(&mut self, now: Moment) -> Action {
+        Action::Board { until: now.plus(self.plan.lease) }
+    }
+
+    fn boarded(&mut self, boarded: Result<Boarding, StoreError>, now: Moment) -> Action {
+        match boarded {
+            Ok(Boarding::Mine { right, orphan }) => {
+                self.right = Some(right);
+                self.orphan = orphan;
+                self.phase = Phase::Rechecking;
+                Action::Look
+            }
+            Ok(Boarding::Taken { .. }) if self.have.is_some() => self.serve(Tier::Host, now),
+            Ok(Boarding::Taken { bell, since }) => {
+                let budget = self.began.until(self.plan.wait_until);
+                // A flight older than anybody may wait will not end for us: a hanging token
+                // endpoint must not eat the pool. Seen twice, because an owner that has just
+                // boarded may not have noted its time yet.
+                let hangs = since.until(now) >= budget && matches!(self.phase, Phase::Waiting);
+                if now >= self.plan.wait_until || hangs {
+                    return Action::Done(Err(FlightError::WaitTimeout));
+                }
+                self.phase = Phase::Waiting;
+                Action::Wait { bell, at_most: NAP.min(now.until(self.plan.wait_until)) }
+            }
+            // No room in the table: the fleet's lease still keeps others out.
+            Err(_) if self.fleet => self.claim(),
+            Err(error) => self.fail(FlightError::StoreUnavailable(error.to_string()), now),
+        }
+    }
+
+    fn claim(&mut self) -> Action {
+        self.phase = Phase::Claiming;
+        let have = self.have.as_ref().map_or(Version::NONE, |have| have.entry.version);
+        let claim = Claim {
+            secret: self.secret,
+            takeover: self.orphan,
+            newer_than: have,
+            highest_known: self.newest,
+            rejected: self.rejected,
+            lease: self.plan.lease,
+        };
+        Action::Claim(self.authority, claim)
+    }
+
+    fn claimed(&mut self, reply: Result<Reply<Claimed>, StoreError>, now: Moment) -> Action {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => return self.not_claimed(&error, now),
+        };
+        match reply.what {
+            Claimed::Value(entry) => self.adopt(entry, now),
+            Claimed::Lease(lease) => {
+                self.lease = Some(lease);
+                if !self.plan.may_mint {
+                    self.phase = Phase::Finishing(Err(FlightError::Nothing));
+                    return Action::Abandon(self.authority, lease, None);
+                }
+                self.phase = Phase::Minting;
+                Action::Mint(self.authority, lease, self.reason())
+            }
+            Claimed::Busy(left) => {
+                if self.have.is_some() {
+                    self.serve(Tier::Host, now)
+                } else if now >= self.plan.wait_until {
+                    Action::Done(Err(FlightError::WaitTimeout))
+                } else {
+                    let nap = jittered(POLL).min(left.max(Duration::from_millis(1)));
+                    Action::Sleep(nap.min(now.until(self.plan.wait_until)))
+                }
+            }
+            Claimed::BackOff { wait, reason } => {
+                self.fail(FlightError::MintFailed { reason, retry_in: wait }, now)
+            }
+        }
+    }
+
+    fn not_claimed(&mut self, error: &StoreError, now: Moment) -> Action {
+        let from_fleet = self.authority == Authority::Fleet;
+        self.degraded |= from_fleet;
+        if self.have.is_some() {
+            return self.serve(Tier::Host, now);
+        }
+        // Without a callable the host's own store could only say that it has nothing.
+        if from_fleet && self.plan.store_down == StoreDown::Host && self.plan.may_mint {
+            self.authority = Authority::Host;
+            return self.claim();
+        }
+        Action::Done(Err(FlightError::StoreUnavailable(error.to_string())))
+    }
+
+    fn reason(&self) -> MintReason {
+        if self.degraded {
+            MintReason::Degraded
+        } else if self.rejected.is_some() {
+            MintReason::Rejected
+        } else if self.have.is_some() {
+            MintReason::Refresh
+        } else if self.newest > Version::NONE {
+            MintReason::Expired
+        } else {
+            MintReason::Cold
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome, now: Moment) -> Action {
+        let Some(lease) = self.lease else { return Action::Done(Err(FlightError::Nothing)) };
+        let (failure, error) = match outcome {
+            Outcome::Minted { value, timing, detail } => {
+                let unsynced = self.fleet && self.authority == Authority::Host;
+                let entry = Entry { version: lease.version, timing, unsynced, value, detail };
+                if entry.servable(self.kind, now) {
+                    return self.commit(lease, entry);
+                }
+                self.failed("it had run out before the callable returned".into())
+            }
+            Outcome::Failed { reason } => self.failed(reason),
+            Outcome::Abandoned => (None, FlightError::Nothing),
+        };
+        self.abandon(lease, failure, error, now)
+    }
+
+    fn failed(&self, reason: String) -> (Option<Failure>, FlightError) {
+        let base = self.plan.failure_backoff;
+        let error = FlightError::MintFailed { reason: reason.clone(), retry_in: base };
+        (Some(Failure { base, reason }), error)
+    }
+
+    fn abandon(
+        &mut self,
+        lease: Lease,
+        failure: Option<Failure>,
+        error: FlightError,
+        now: Moment,
+    ) -> Action {
+        let fallback = self.have.take().map(|have| self.served(have.entry, Tier::Host, now));
+        self.phase = Phase::Finishing(fallback.ok_or(error));
+        Action::Abandon(self.authority, lease, failure)
+    }
+
+    fn commit(&mut self, lease: Lease, entry: Entry) -> Action {
+        self.phase = Phase::Committing;
+        self.minted = Some(entry.clone());
+        Action::Commit(self.authority, lease, entry)
+    }
+
+    fn committed(&mut self, reply: Result<Reply<Committed>, StoreError>, now: Moment) -> Action {
+        let (Some(lease), Some(entry)) = (self.lease, self.minted.take()) else {
+            return Action::Done(Err(FlightError::Nothing));
+        };
+        match reply.map(|reply| reply.what) {
+            Ok(Committed::Accepted) if self.authority == Authority::Fleet => {
+                self.finish_with(entry, Tier::Minted, now)
+            }
+            Ok(Committed::Accepted) => Action::Done(Ok(self.served(entry, Tier::Minted, now))),
+            Ok(Committed::Superseded(winner)) if winner.servable(self.kind, now) => {
+                self.adopt(winner, now)
+            }
+            Ok(Committed::Superseded(_) | Committed::Fenced) => self.minted_in_vain(now),
+            Err(StoreError::TooLarge { bytes, limit }) => {
+                let error = FlightError::TooLarge { bytes, limit };
+                let failure =
+                    Failure { base: self.plan.failure_backoff, reason: error.to_string() };
+                self.abandon(lease, Some(failure), error, now)
+            }
+            Err(_) if self.authority == Authority::Fleet && !self.recommitted => {
+                // The reply may have been lost; the same commit twice is accepted.
+                self.recommitted = true;
+                self.commit(lease, entry)
+            }
+            Err(_) if self.authority == Authority::Fleet => {
+                self.degraded = true;
+                self.finish_with(Entry { unsynced: true, ..entry }, Tier::Minted, now)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                let failure = Failure { base: self.plan.failure_backoff, reason: reason.clone() };
+                self.abandon(lease, Some(failure), FlightError::StoreUnavailable(reason), now)
+            }
+        }
+    }
+
+    /// What we minted was invalidated, or overtaken, before it could be published.
+    fn minted_in_vain(&mut self, now: Moment) -> Action {
+        self.have = None;
+        if self.fenced {
+            let reason = "it was invalidated twice while it was being minted".into();
+            return self.fail(FlightError::MintFailed { reason, retry_in: Duration::ZERO }, now);
+        }
+        self.fenced = true;
+        self.rejected = None;
+        // A claim with the old secret would find the old lease.
+        self.secret = Secret::random();
+        self.orphan = None;
+        self.claim()
+    }
+
+    fn adopt(&mut self, entry: Entry, now: Moment) -> Action {
+        self.finish_with(entry, Tier::Store, now)
+    }
+
+    fn finish_with(&mut self, entry: Entry, tier: Tier, now: Moment) -> Action {
+        self.have = Some(Have { entry: entry.clone(), confirmed_at: now });
+        self.phase = Phase::Finishing(Ok(self.served(entry.clone(), tier, now)));
+        Action::Adopt(entry)
+    }
+
+    /// What we have, else the error.
+    fn fail(&mut self, error: FlightError, now: Moment) -> Action {
+        if self.have.is_some() { self.serve(Tier::Host, now) } else { Action::Done(Err(error)) }
+    }
+
+    fn serve(&mut self, tier: Tier, now: Moment) -> Action {
+        match self.have.take() {
+            Some(have) => {
+                let mut served = self.served(have.entry, tier, now);
+                if self.fleet && !self.degraded {
+                    let confirmed = have.confirmed_at.plus(self.plan.max_staleness / 2);
+                    let asked = now.plus(WHILE_RENEWED);
+                    served.trusted_until = served.trusted_until.min(confirmed.max(asked));
+                }
+                Action::Done(Ok(served))
+            }
+            None => Action::Done(Err(FlightError::Nothing)),
+        }
+    }
+
+    fn served(&self, entry: Entry, tier: Tier, now: Moment) -> Served {
+        let freshest = match entry.freshness(self.kind, now) {
+            Freshness::Fresh => entry.timing.refresh_at,
+            _ => now.plus(WHILE_RENEWED),
+        };
+        let asked = if self.degraded {
+            now.plus(WHILE_DEGRADED)
+        } else if self.fleet {
+            now.plus(self.plan.max_staleness / 2)
+        } else {
+            freshest
+        };
+        let last = crate::entry::servable_until(&entry.timing, self.kind);
+        let trusted_until = freshest.min(asked).min(last);
+        Served { entry, tier, degraded: self.degraded, trusted_until }
+    }
+
+    fn finished(&mut self) -> Action {
+        match std::mem::replace(&mut self.phase, Phase::First) {
+            Phase::Finishing(result) => Action::Done(result),
+            _ => Action::Done(Err(FlightError::Nothing)),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! All rates of one source at one time. A cross rate comes from one sheet, never from two.
+//!
+//! A sheet that exists is sound: its rates are positive, exact, and contain its base at 1. Whether
+//! it may replace an older one is not decided here.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Currency;
+use crate::error::Error;
+
+/// How many units of each currency one unit of the base buys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    base: Currency,
+    as_of: Option<i64>,
+    source: String,
+    rates: BTreeMap<Currency, Decimal>,
+}
+
+/// The stored form. Rates are text, so that no reader in any language makes floats of them.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    v: u32,
+    base: String,
+    as_of: Option<i64>,
+    source: String,
+    rates: BTreeMap<String, String>,
+}
+
+/// All that is read of a stored sheet before it is known who can read the rest.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+const VERSION: u32 = 1;
+
+/// An as-of beyond this (the year 5138) is in milliseconds.
+const LAST_SECOND: i64 = 100_000_000_000;
+
+impl Sheet {
+    /// A response in the Open Exchange Rates shape: `{base, rates: {code: number or string},
+    /// timestamp?}` with `timestamp` in seconds. Numbers are taken from their text.
+    /// The error is an `InvalidValue` sentence.
+    pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
+        type Fields = BTreeMap<String, Box<RawValue>>;
+        let fields: Fields = serde_json::from_slice(response)
+            .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
+        let base = fields.get("base").ok_or("the sheet has no \"base\", expected its currency")?;
+        let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
+        let rates: Fields = serde_json::from_str(rates.get())
+            .map_err(|_| "the sheet's \"rates\" are no map, expected a number for each currency")?;
+        let as_of = match fields.get("timestamp").map(|raw| text_of(raw)) {
+            None => None,
+            Some(text) if text == "null" => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                format!("the sheet's \"timestamp\" is {}, expected whole seconds", quoted(&text))
+            })?),
+        };
+        let rates = rates.into_iter().map(|(code, raw)| (code, text_of(&raw)));
+        Self::build(&text_of(base), as_of, source.into(), rates)
+    }
+
+    /// [`Self::from_json`] for a PHP array. A float counts as the shortest decimal that means it,
+    /// which is what its author wrote.
+    pub fn from_value(response: &Value, source: &str) -> Result<Self, String> {
+        Self::from_json(response.to_string().as_bytes(), source)
+    }
+
+    /// What [`Self::to_bytes`] made, here or in another release. `Err` on one too new to be read:
+    /// to the caller that is a miss.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let damaged = |_| "the stored sheet is damaged".to_owned();
+        let Version { v } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if v > VERSION {
+            return Err(format!("the stored sheet has format {v}, this release reads {VERSION}"));
+        }
+        let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
+        Self::build(&stored.base, stored.as_of, stored.source, stored.rates)
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let text = |(code, rate): (&Currency, &Decimal)| (code.to_string(), rate.to_string());
+        let stored = Stored {
+            v: VERSION,
+            base: self.base.to_string(),
+            as_of: self.as_of,
+            source: self.source.clone(),
+            rates: self.rates.iter().map(text).collect(),
+        };
+        // Maps with text keys always serialize; an empty value would be refused when read.
+        serde_json::to_vec(&stored).unwrap_or_default()
+    }
+
+    fn build(
+        base: &str,
+        as_of: Option<i64>,
+        source: String,
+        given: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let base = Currency::parse(base).map_err(|why| format!("the sheet's \"base\": {why}"))?;
+        if as_of.is_some_and(|at| !(1..LAST_SECOND).contains(&at)) {
+            return Err("the sheet's \"timestamp\" is not in seconds since 1970".into());
+        }
+        let mut rates = BTreeMap::new();
+        for (code, text) in given {
+            let code = Currency::parse(&code).map_err(|why| format!("the sheet's rates: {why}"))?;
+            let rate = positive(&text).ok_or_else(|| {
+                format!(
+                    "the sheet's rate of {code} is {}, expected a decimal number above zero with \
+                     at most 28 digits",
+                    quoted(&text)
+                )
+            })?;
+            rates.insert(code, rate);
+        }
+        match rates.insert(base, Decimal::ONE) {
+            Some(rate) if rate != Decimal::ONE => {
+                Err(format!("the sheet's rate of its own base {base} is {rate}, expected 1"))
+            }
+            _ if rates.len() < 2 => {
+                Err(format!("the sheet has no rate besides its base {base}, expected one or more"))
+            }
+            _ => Ok(Self { base, as_of, source, rates }),
+        }
+    }
+
+    pub fn base(&self) -> Currency {
+        self.base
+    }
+
+    /// Seconds since 1970; `None` when the source did not say.
+    pub fn as_of(&self) -> Option<i64> {
+        self.as_of
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// By currency, the base at 1 among them.
+    pub fn rates(&self) -> &BTreeMap<Currency, Decimal> {
+        &self.rates
+    }
+
+    /// How many `to` one `from` buys, to 28 decimal places. Exact when `from` is the base.
+    /// Fails with [`Error::RateUnavailable`] for a currency that is not in the sheet.
+    pub fn cross(&self, from: Currency, to: Currency) -> Result<Decimal, Error> {
+        if from == to {
+            return Ok(Decimal::ONE);
+        }
+        let (from_rate, to_rate) = (self.rate(from)?, self.rate(to)?);
+        to_rate.checked_div(from_rate).filter(|rate| !rate.is_zero()).ok_or_else(|| {
+            Error::RateUnavailable(format!(
+                "the rate from {from} to {to} does not fit 28 digits: convert by way of {}",
+                self.base
+            ))
+        })
+    }
+
+    fn rate(&self, code: Currency) -> Result<Decimal, Error> {
+        self.rates.get(&code).copied().ok_or_else(|| {
+            Error::RateUnavailable(format!(
+                "there is no rate for {code} in the sheet of {} (base {}, {} currencies): use a \
+                 source that has it",
+                self.source,
+                self.base,
+                self.rates.len()
+            ))
+        })
+    }
+}
+
+/// What a JSON value says: the content of a string, or the text as it stands.
+fn text_of(raw: &RawValue) -> String {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into())
+}
+
+fn quoted(text: &str) -> String {
+    let cut: String = text.chars().take(40).collect();
+    format!("{cut:?}")
+}
+
+/// A number in JSON's own form, kept exactly or not at all: no sign, no thousands separator, no
+/// NaN, and no rounding.
+fn positive(text: &str) -> Option<Decimal> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let exact = Decimal::from_str_exact(mantissa).ok()?;
+    let rate = match exponent {
+        // `from_scientific` alone would round a long mantissa.
+        Some(_) => Decimal::from_scientific(text).ok()?,
+        None => exact,
+    };
+    Some(rate).filter(|rate| rate.is_sign_positive() && !rate.is_zero())
+}
+
+#[cfg(test)]
+mod tests;

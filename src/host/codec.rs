@@ -1,0 +1,188 @@
+//! A [`Record`] as the words of one buffer: checksum, lengths, fixed fields, then the bytes of key,
+//! value, detail and failure reason. The key is inside the buffer and compared on the copied
+//! bytes; a slot's index alone never says whose record it is.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::clock::Moment;
+use crate::entry::{Entry, Timing, Version};
+use crate::store::record::{Held, Record};
+use crate::store::{Lease, Secret};
+
+/// Checksum, two words of lengths, flags, twelve fields.
+pub const HEAD: usize = 16;
+
+const HAS_ENTRY: u64 = 1;
+const UNSYNCED: u64 = 2;
+
+/// How many words the record takes whose first `HEAD` words these are; `None` for torn nonsense.
+pub fn words(head: &[u64], capacity: usize) -> Option<usize> {
+    let (key, reason, value, detail) = lengths(head);
+    let bytes = key.checked_add(reason)?.checked_add(value)?.checked_add(detail)?;
+    let words = HEAD + bytes.div_ceil(8);
+    (words <= capacity).then_some(words)
+}
+
+fn lengths(head: &[u64]) -> (usize, usize, usize, usize) {
+    let half = |word: u64| ((word >> 32) as usize, (word & 0xffff_ffff) as usize);
+    let (key, reason) = half(head[1]);
+    let (value, detail) = half(head[2]);
+    (key, reason, value, detail)
+}
+
+/// When the entry with this head stops being usable.
+pub fn usable_until(head: &[u64]) -> Option<Moment> {
+    (head[3] & HAS_ENTRY != 0).then(|| Moment::from_millis(head[7] as i64))
+}
+
+pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
+    let empty: (&[u8], &[u8]) = (&[], &[]);
+    let (value, detail) =
+        record.entry.as_ref().map_or(empty, |entry| (&entry.value, &entry.detail));
+    let parts = [key, record.reason.as_bytes(), value, detail];
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+
+    let mut words = vec![0; HEAD + bytes.div_ceil(8)];
+    words[1] = (key.len() as u64) << 32 | record.reason.len() as u64;
+    words[2] = (value.len() as u64) << 32 | detail.len() as u64;
+    if let Some(entry) = &record.entry {
+        words[3] = HAS_ENTRY | if entry.unsynced { UNSYNCED } else { 0 };
+        words[4] = entry.version.0;
+        words[5] = entry.timing.minted_at.as_millis() as u64;
+        words[6] = entry.timing.refresh_at.as_millis() as u64;
+        words[7] = entry.timing.usable_until.as_millis() as u64;
+        words[8] = entry.timing.expires_at.as_millis() as u64;
+    }
+    if let Some(held) = &record.lease {
+        words[9] = held.lease.secret.bits();
+        words[10] = held.lease.version.0;
+        words[11] = held.until.as_millis() as u64;
+    }
+    words[12] = record.failures;
+    words[13] = record.retry_at.as_millis() as u64;
+    words[14] = record.rejections;
+    words[15] = record.reject_at.as_millis() as u64;
+
+    let body = parts.iter().flat_map(|part| part.iter().copied());
+    let mut word = [0; 8];
+    let (mut at, mut filled) = (HEAD, 0);
+    for byte in body {
+        word[filled] = byte;
+        filled += 1;
+        if filled == 8 {
+            words[at] = u64::from_ne_bytes(word);
+            (at, filled, word) = (at + 1, 0, [0; 8]);
+        }
+    }
+    if filled > 0 {
+        words[at] = u64::from_ne_bytes(word);
+    }
+    words[0] = checksum(&words);
+    words
+}
+
+/// The record under `key`; `None` when the words are damaged or another key's.
+pub fn decode(key: &[u8], words: &[u64]) -> Option<Record> {
+    if words[0] != checksum(words) {
+        return None;
+    }
+    let (key_bytes, reason, value, detail) = lengths(words);
+    let bytes: Vec<u8> = words[HEAD..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let (found, rest) = bytes.split_at_checked(key_bytes)?;
+    if found != key {
+        return None;
+    }
+    let (reason, rest) = rest.split_at_checked(reason)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    let detail = rest.get(..detail)?;
+    let moment = |at: usize| Moment::from_millis(words[at] as i64);
+    let entry = (words[3] & HAS_ENTRY != 0).then(|| Entry {
+        version: Version(words[4]),
+        timing: Timing {
+            minted_at: moment(5),
+            refresh_at: moment(6),
+            usable_until: moment(7),
+            expires_at: moment(8),
+        },
+        unsynced: words[3] & UNSYNCED != 0,
+        value: value.to_vec(),
+        detail: detail.to_vec(),
+    });
+    let lease = Secret::from_bits(words[9]).map(|secret| Held {
+        lease: Lease { secret, version: Version(words[10]) },
+        until: moment(11),
+    });
+    Some(Record {
+        entry,
+        lease,
+        failures: words[12],
+        retry_at: moment(13),
+        reason: String::from_utf8_lossy(reason).into_owned(),
+        rejections: words[14],
+        reject_at: moment(15),
+    })
+}
+
+fn checksum(words: &[u64]) -> u64 {
+    xxh3_64(bytes_of(&words[1..]))
+}
+
+#[allow(unsafe_code)]
+fn bytes_of(words: &[u64]) -> &[u8] {
+    // SAFETY: any initialised words are readable as bytes, and the borrow keeps them alive.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let at = Moment::from_millis;
+        Record {
+            entry: Some(Entry {
+                version: Version(1_795_315_181_013_843),
+                timing: Timing {
+                    minted_at: at(-5),
+                    refresh_at: at(10),
+                    usable_until: at(20),
+                    expires_at: at(30),
+                },
+                unsynced: true,
+                value: b"token".to_vec(),
+                detail: b"{}".to_vec(),
+            }),
+            lease: Some(Held {
+                lease: Lease { secret: Secret::random(), version: Version(9) },
+                until: at(40),
+            }),
+            failures: 2,
+            retry_at: at(50),
+            reason: "429 Too Many Requests".into(),
+            rejections: 1,
+            reject_at: at(60),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went() {
+        for record in [record(), Record::default()] {
+            let words = encode(b"key", &record);
+            assert_eq!(super::words(&words, words.len()), Some(words.len()));
+            assert_eq!(decode(b"key", &words), Some(record));
+        }
+    }
+
+    #[test]
+    fn another_keys_record_and_any_flipped_bit_are_refused() {
+        let words = encode(b"key", &record());
+        assert_eq!(decode(b"kez", &words), None);
+        for at in 0..words.len() {
+            let mut damaged = words.clone();
+            damaged[at] ^= 1 << (at % 64);
+            if super::words(&damaged, damaged.len()) == Some(damaged.len()) {
+                assert_eq!(decode(b"key", &damaged), None, "word {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The host table: one file in shared memory, mapped by every process of this uid. It is the
+//! embedded store, and the cache in front of Redis.
+//!
+//! [`layout`] says what the file looks like, [`file`] who may have made it, [`publish`] how a record
+//! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, and
+//! [`HostTable`] is the store and the host that a flight sees.
+
+mod codec;
+mod counters;
+mod file;
+mod layout;
+mod map;
+mod publish;
+mod rights;
+mod sys;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+pub use self::counters::Counter;
+pub use self::file::Place;
+pub use self::layout::Sizes;
+use self::layout::{State, Tag};
+use self::publish::Word as _;
+use self::rights::{Rights, Space};
+pub use self::sys::close_inherited;
+use self::table::Table;
+use crate::clock::{Clock, Moment, WallTime, system};
+use crate::entry::{Digest, Entry, Key, Version};
+use crate::store::record::{Context, Record};
+use crate::store::{
+    Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Right, Secret, Store,
+    StoreError, backoff, jittered,
+};
+
+/// How often a process looks whether its table still has a name and the clocks still agree.
+const LOOK_AROUND_MS: i64 = 1000;
+
+/// This process's view of its host's table. Remaps when the file is replaced under it.
+pub struct HostTable {
+    place: Place,
+    sizes: Sizes,
+    table: RwLock<Opened>,
+    looked_around: AtomicI64,
+}
+
+struct Opened {
+    table: Arc<Table>,
+    /// Part of every [`Right`], so that one from a former table means nothing to the next.
+    serial: u32,
+}
+
+/// Says whether what was read of a key is still the newest that this host has. Two loads.
+#[derive(Clone)]
+pub struct Watch {
+    table: Arc<Table>,
+    slot: usize,
+    seen: State,
+    version: Version,
+}
+
+impl Watch {
+    #[inline]
+    pub fn holds(&self) -> bool {
+        let words = self.table.map.slot(self.slot);
+        words.state.load(Acquire) == self.seen.0 && words.floor.load(Relaxed) <= self.version.0
+    }
+
+    #[inline]
+    pub fn now(&self) -> Moment {
+        self.table.now()
+    }
+}
+
+impl HostTable {
+    /// The error is a finished sentence.
+    pub fn open(place: Place, sizes: Sizes) -> Result<Self, String> {
+        let table = Arc::new(Table::open(&place, sizes)?);
+        let looked_around = AtomicI64::new(system::monotonic().as_millis());
+        let opened = RwLock::new(Opened { table, serial: 0 });
+        Ok(Self { place, sizes, table: opened, looked_around })
+    }
+
+    pub fn count(&self, counter: Counter, times: u64) {
+        self.table.read().table.count(counter, times);
+    }
+
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.table.read().table.header().counters[counter as usize].load(Relaxed)
+    }
+
+    /// A watch on the entry of this version, if it is still the one in force.
+    pub fn watch(&self, key: &Key, version: Version) -> Option<Watch> {
+        let table = self.table();
+        let slot = table.find(key)?;
+        let (seen, record) = table.read(slot, key);
+        let in_force = record.entry.is_some_and(|entry| entry.version == version);
+        in_force.then_some(Watch { table, slot, seen, version })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.place.table()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let table = self.table();
+        let sizes = table.map.sizes();
+        let used = (0..sizes.slots).filter(|slot| !table.holds(*slot, 0)).count();
+        Usage { slots: sizes.slots, used, occupied: table.occupied(), memory: sizes.memory }
+    }
+
+    /// When the authority may be asked again, while the breaker is open.
+    pub fn breaker_until(&self) -> Option<Moment> {
+        let table = self.table.read().table.clone();
+        let breaker = Breaker::unpack(table.header().breaker.load(Relaxed));
+        (breaker.failures >= Breaker::TOLERATED && table.now() < breaker.until)
+            .then_some(breaker.until)
+    }
+
+    /// The open table; once a second also checks that it is still the right one.
+    fn table(&self) -> Arc<Table> {
+        let now = system::monotonic().as_millis();
+        let last = self.looked_around.load(Relaxed);
+        if now - last >= LOOK_AROUND_MS
+            && self.looked_around.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+        {
+            self.remap_if_unlinked();
+        }
+        self.table.read().table.clone()
+    }
+
+    fn remap_if_unlinked(&self) {
+        let (table, serial) = self.current();
+        table.observe();
+        if table.still_named() {
+            return;
+        }
+        let mut opened = self.table.write();
+        if opened.serial != serial {
+            return;
+        }
+        match Table::open(&self.place, self.sizes) {
+            Ok(table) => {
+                table.count(Counter::Remaps, 1);
+                *opened = Opened { table: Arc::new(table), serial: serial.wrapping_add(1) };
+            }
+            // The old table goes on working for the processes that have it.
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+
+    fn current(&self) -> (Arc<Table>, u32) {
+        let opened = self.table.read();
+        (opened.table.clone(), opened.serial)
+    }
+
+    /// The table and slot of a right, unless the table has been replaced since.
+    fn held(&self, right: &Right) -> Option<(Arc<Table>, usize)> {
+        let (table, serial) = self.current();
+        (right.place >> 32 == u64::from(serial))
+            .then_some((table, (right.place & 0xffff_ffff) as usize))
+    }
+
+    fn edit<R>(
+        &self,
+        key: &Key,
+        now: Moment,
+        mut change: impl FnMut(&mut Record, &mut Context<'_>) -> R,
+    ) -> Result<Reply<R>, StoreError> {
+        let table = self.table();
+        let edited = table.edit(key, true, |record, floor| {
+            let mut at = Context { kind: key.kind(), floor, now };
+            let what = change(record, &mut at);
+            Reply { floor: *at.floor, what }
+        })?;
+        edited.ok_or_else(|| StoreError::Refused("the host table lost a key".into()))
+    }
+
+    fn issue(&self, above: Version) -> Version {
+        let table = self.table();
+        let issued = &table.header().issued;
+        let wall = system::wall().unix_micros();
+        loop {
+            let seen = issued.load(Acquire);
+            let next = wall.max(seen + 1).max(above.0 + 1);
+            if issued.swing(seen, next) {
+                return Version(next);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub slots: usize,
+    pub used: usize,
+    pub occupied: u64,
+    pub memory: u64,
+}
+
+impl Clock for HostTable {
+    fn now(&self) -> Moment {
+        self.table.read().table.now()
+    }
+
+    fn wall(&self) -> WallTime {
+        system::wall()
+    }
+}
+
+impl Store for HostTable {
+    fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError> {
+        self.edit(key, now, |record, at| record.claim(at, claim, |above| self.issue(above)))
+    }
+
+    fn renew(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        length: Duration,
+        now: Moment,
+    ) -> Result<bool, StoreError> {
+        self.edit(key, now, |record, at| record.renew(at.now, lease, length)).map(|it| it.what)
+    }
+
+    fn commit(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        self.edit(key, now, |record, at| record.commit(at, lease, entry))
+    }
+
+    fn abandon(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        failure: Option<&Failure>,
+        now: Moment,
+    ) -> Result<(), StoreError> {
+        self.edit(key, now, |record, at| record.abandon(at.now, lease, failure)).map(|it| it.what)
+    }
+
+    fn invalidate(
+        &self,
+        key: &Key,
+        rejected: Option<Digest>,
+        now: Moment,
+    ) -> Result<Reply<bool>, StoreError> {
+        self.edit(key, now, |record, at| record.invalidate(at, rejected, |above| self.issue(above)))
+    }
+
+    fn restore(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        self.table().header().issued.fetch_max(entry.version.0, AcqRel);
+        self.edit(key, now, |record, at| record.restore(at, entry))
+    }
+}
+
+impl Host for HostTable {
+    fn look(&self, key: &Key) -> Option<Known> {
+        let table = self.table();
+        let slot = table.find(key)?;
+        let (state, record) = table.read(slot, key);
+        let words = table.map.slot(slot);
+        let floor = Version(words.floor.load(Acquire));
+        let seconds = (system::monotonic().as_millis() / 1000) as u64;
+        if words.used.load(Relaxed) != seconds {
+            words.used.store(seconds, Relaxed);
+        }
+        Some(Known {
+            entry: record.entry.filter(|entry| entry.version >= floor),
+            confirmed_at: table.confirmed_at(slot, state),
+            newest: Version(words.newest.load(Acquire)).max(floor),
+            pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
+        })
+    }
+
+    fn board(&self, key: &Key, until: Moment, now: Moment) -> Result<Boarding, StoreError> {
+        self.remap_if_unlinked();
+        let (table, serial) = self.current();
+        // A slot may be evicted between finding and boarding it; not twice in a row.
+        for _ in 0..4 {
+            let slot = match table.find(key) {
+                Some(slot) => slot,
+                None => {
+                    table.edit(key, true, |_, _| ())?;
+                    continue;
+                }
+            };
+            let words = table.map.slot(slot);
+            let bell = words.bell.load(Acquire);
+            let taken = table
+                .rights
+                .take(table.file(), Space::Flight, slot, &words.flight, now, until)
+                .map_err(|error| StoreError::Refused(error.to_string()))?;
+            let Some(generation) = taken else {
+                let since = match words.flight_since.load(Acquire) {
+                    0 => now, // only just boarded
+                    since => Moment::from_millis(since as i64),
+                };
+                return Ok(Boarding::Taken { bell, since });
+            };
+            let right = Right { place: u64::from(serial) << 32 | slot as u64, generation };
+            if !table.holds(slot, Tag::of(key)) {
+                self.leave(key, &right);
+                continue;
+            }
+            words.flight_since.store(now.as_millis().max(0) as u64, Relaxed);
+            let orphan = Secret::from_bits(words.flight_secret.load(Acquire));
+            return Ok(Boarding::Mine { right, orphan });
+        }
+        Err(StoreError::Refused("the host table is too small for the keys in flight".into()))
+    }
+
+    fn note_secret(&self, _key: &Key, right: &Right, secret: Secret) {
+        if let Some((table, slot)) = self.held(right) {
+            let words = table.map.slot(slot);
+            if Rights::is_ours(&words.flight, right.generation) {
+                words.flight_secret.store(secret.bits(), Release);
+            }
+        }
+    }
+
+    fn extend(&self, _key: &Key, right: &Right, until: Moment) -> bool {
+        self.held(right).is_some_and(|(table, slot)| {
+            Rights::extend(&table.map.slot(slot).flight, right.generation, until)
+        })
+    }
+
+    fn leave(&self, _key: &Key, right: &Right) {
+        let Some((table, slot)) = self.held(right) else { return };
+        let words = table.map.slot(slot);
+        if Rights::is_ours(&words.flight, right.generation) {
+            words.flight_secret.store(0, Release);
+            words.flight_since.store(0, Release);
+        } else {
+            table.count(Counter::FlightsGivenUp, 1);
+        }
+        let (file, generation) = (table.file(), right.generation);
+        table.rights.give_back(file, Space::Flight, slot, &words.flight, generation);
+        // Unlock first, then ring: whoever wakes finds the right free.
+        words.bell.fetch_add(1, AcqRel);
+        sys::futex_wake_all(&words.bell);
+    }
+
+    fn wait(&self, key: &Key, bell: u32, at_most: Duration) {
+        let table = self.table();
+        match table.find(key) {
+            Some(slot) => sys::futex_wait(&table.map.slot(slot).bell, bell, at_most),
+            None => std::thread::sleep(at_most.min(Duration::from_millis(1))),
+        }
+    }
+
+    fn adopt(&self, key: &Key, entry: &Entry, asked_at: Moment) -> Result<(), StoreError> {
+        let table = self.table();
+        let stored = table.edit(key, false, |record, floor| {
+            let older = entry.version < *floor
+                || record.entry.as_ref().is_some_and(|have| have.version > entry.version);
+            if !older {
+                record.entry = Some(entry.clone());
+            }
+            !older
+        })?;
+        if stored == Some(true) {
+            self.confirm(key, entry.version, asked_at);
+        }
+        Ok(())
+    }
+
+    fn raise_floor(&self, key: &Key, floor: Version) {
+        let table = self.table();
+        if let Some(slot) = table.find(key) {
+            table.map.slot(slot).floor.fetch_max(floor.0, AcqRel);
+        }
+    }
+
+    fn confirm(&self, key: &Key, version: Version, asked_at: Moment) {
+        let table = self.table();
+        let Some(slot) = table.find(key) else { return };
+        let (state, record) = table.read(slot, key);
+        if record.entry.is_some_and(|entry| entry.version == version) {
+            table.confirm(slot, state, asked_at);
+        }
+    }
+
+    fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool {
+        let table = self.table();
+        let Some(slot) = table.find(key) else { return false };
+        let word = &table.map.slot(slot).next_check;
+        let seen = word.load(Acquire);
+        (seen as i64) <= now.as_millis() && word.swing(seen, until.as_millis().max(0) as u64)
+    }
+
+    fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
+        let table = self.table();
+        if let Some(slot) = table.find(key) {
+            let bits = rejected.map_or(0, Digest::bits);
+            table.map.slot(slot).pending_rejection.store(bits, Release);
+        }
+    }
+
+    fn authority_allowed(&self, now: Moment) -> bool {
+        let table = self.table();
+        let word = &table.header().breaker;
+        let seen = word.load(Acquire);
+        let breaker = Breaker::unpack(seen);
+        if breaker.failures < Breaker::TOLERATED {
+            return true;
+        }
+        // Whoever moves the deadline on is the one that probes; if it dies, the next may.
+        now >= breaker.until && word.swing(seen, breaker.opened(now, Breaker::PROBE).pack())
+    }
+
+    fn authority_answered(&self, answered: bool, now: Moment) {
+        let table = self.table();
+        let word = &table.header().breaker;
+        let seen = word.load(Acquire);
+        if answered {
+            if seen != 0 {
+                word.swing(seen, 0);
+            }
+            return;
+        }
+        table.count(Counter::StoreErrors, 1);
+        let breaker = Breaker::unpack(seen);
+        let failures = breaker.failures.saturating_add(1);
+        let pause = match u64::from(failures).checked_sub(u64::from(Breaker::TOLERATED)) {
+            None => Duration::ZERO,
+            Some(over) => {
+                table.count(Counter::BreakerOpened, u64::from(over == 0));
+                jittered(backoff(Breaker::BASE, over + 1).min(Breaker::LONGEST))
+            }
+        };
+        word.swing(seen, Breaker { failures, ..breaker }.opened(now, pause).pack());
+    }
+}
+
+/// When the whole host stops asking an authority that does not answer.
+#[derive(Clone, Copy)]
+struct Breaker {
+    failures: u16,
+    until: Moment,
+}
+
+impl Breaker {
+    /// One lost connection is no outage.
+    const TOLERATED: u16 = 3;
+    const BASE: Duration = Duration::from_millis(250);
+    const LONGEST: Duration = Duration::from_secs(5);
+    /// A prober that has not reported after this is dead or stopped.
+    const PROBE: Duration = Duration::from_secs(1);
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            failures: (word >> 48) as u16,
+            until: Moment::from_millis((word & ((1 << 48) - 1)) as i64),
+        }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.failures) << 48 | (self.until.as_millis().max(0) as u64 & ((1 << 48) - 1))
+    }
+
+    fn opened(self, now: Moment, pause: Duration) -> Self {
+        Self { until: now.plus(pause), ..self }
+    }
+}

@@ -1,0 +1,140 @@
+//! Rights: who may run a key's flight, who may write a bucket.
+//!
+//! A right is a kernel lock **and** a deadline. The lock goes when its holder dies; but a stopped
+//! process is not dead, so past the deadline another may take the next *generation*, which has a
+//! lock byte of its own. Generation and deadline share one word: taking over, renewing and taking
+//! are compare-and-sets of it, so a deadline that has just been renewed cannot be overrun.
+//! Who was given up on learns it from the generation, whenever it wakes.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::layout::RightWord;
+use super::sys::{self, LockKind};
+use crate::clock::Moment;
+
+/// Lock bytes of the table's file. Byte 0 is every mapper's shared lock.
+#[derive(Clone, Copy, Debug)]
+pub enum Space {
+    Flight,
+    Write,
+}
+
+impl Space {
+    /// A byte of its own for every generation of every place.
+    fn byte(self, place: usize, generation: u32) -> i64 {
+        let base: i64 = match self {
+            Self::Flight => 1 << 62,
+            Self::Write => 1 << 61,
+        };
+        base + ((place as i64) << 24) + i64::from(generation)
+    }
+}
+
+/// How long a holder that overran its deadline has left after somebody noticed.
+pub const GRACE_MS: i64 = 20;
+
+/// The lock bytes held by this process. Threads share one open file and so one set of kernel
+/// locks; they exclude each other here first.
+pub struct Rights {
+    held: Mutex<HashSet<i64>>,
+}
+
+impl Rights {
+    pub fn new() -> Self {
+        Self { held: Mutex::new(HashSet::new()) }
+    }
+
+    /// The generation taken, or `None` when somebody else has the right.
+    pub fn take(
+        &self,
+        file: &File,
+        space: Space,
+        place: usize,
+        word: &AtomicU64,
+        now: Moment,
+        until: Moment,
+    ) -> io::Result<Option<u32>> {
+        // Each turn after the first means that somebody else moved the word: bounded, and losing
+        // is as good as being late.
+        for _ in 0..4 {
+            let seen = word.load(Ordering::Acquire);
+            let right = RightWord::unpack(seen);
+            let byte = space.byte(place, right.generation);
+            if self.lock(file, byte)? {
+                let ours = RightWord { until: until.as_millis(), warned: false, ..right };
+                if swing(word, seen, ours) {
+                    return Ok(Some(right.generation));
+                }
+                self.unlock(file, byte);
+            } else if now.as_millis() < right.until {
+                return Ok(None);
+            } else if right.warned {
+                swing(word, seen, right.given_up());
+            } else {
+                let last = now.as_millis() + GRACE_MS;
+                swing(word, seen, RightWord { until: last, warned: true, ..right });
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Move the deadline. `false`: the right was taken over.
+    pub fn extend(word: &AtomicU64, generation: u32, until: Moment) -> bool {
+        let seen = word.load(Ordering::Acquire);
+        RightWord::unpack(seen).generation == generation
+            && swing(word, seen, RightWord { generation, until: until.as_millis(), warned: false })
+    }
+
+    pub fn is_ours(word: &AtomicU64, generation: u32) -> bool {
+        RightWord::unpack(word.load(Ordering::Acquire)).generation == generation
+    }
+
+    pub fn give_back(
+        &self,
+        file: &File,
+        space: Space,
+        place: usize,
+        word: &AtomicU64,
+        generation: u32,
+    ) {
+        Self::extend(word, generation, Moment::default());
+        self.unlock(file, space.byte(place, generation));
+    }
+
+    /// Whether nobody holds this generation any more: its holder died or came back and let go.
+    pub fn is_free(&self, file: &File, space: Space, place: usize, generation: u32) -> bool {
+        let byte = space.byte(place, generation);
+        let free = self.lock(file, byte).unwrap_or(false);
+        if free {
+            self.unlock(file, byte);
+        }
+        free
+    }
+
+    fn lock(&self, file: &File, byte: i64) -> io::Result<bool> {
+        if !self.held.lock().insert(byte) {
+            return Ok(false);
+        }
+        let locked = sys::lock_byte(file, byte, LockKind::Exclusive);
+        if !matches!(locked, Ok(true)) {
+            self.held.lock().remove(&byte);
+        }
+        locked
+    }
+
+    fn unlock(&self, file: &File, byte: i64) {
+        // A failing unlock leaves the byte to the deadline, as if we had been stopped.
+        let _ = sys::lock_byte(file, byte, LockKind::Unlock);
+        self.held.lock().remove(&byte);
+    }
+}
+
+fn swing(word: &AtomicU64, from: u64, to: RightWord) -> bool {
+    word.compare_exchange(from, to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+}

@@ -1,0 +1,119 @@
+#![allow(unsafe_code)]
+//! The kernel calls that the standard library lacks, each behind a safe signature.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
+
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    Shared,
+    Exclusive,
+    Unlock,
+}
+
+/// Set an open-file-description lock on one byte without waiting. `false`: somebody else holds it.
+/// Such a lock belongs to the open file, not to the process, and the kernel frees it when the last
+/// descriptor of that open file is gone, however its holder died.
+pub fn lock_byte(file: &File, byte: i64, kind: LockKind) -> io::Result<bool> {
+    let l_type = match kind {
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
+        LockKind::Unlock => libc::F_UNLCK,
+    };
+    let lock = libc::flock {
+        l_type: l_type as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        // SAFETY: `file` keeps the descriptor open and `lock` outlives the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Allocate the pages under a range, so that writing to them cannot raise SIGBUS.
+pub fn allocate(file: &File, offset: usize, bytes: usize) -> io::Result<()> {
+    loop {
+        // SAFETY: plain values; `file` keeps the descriptor open.
+        let code = unsafe { libc::posix_fallocate(file.as_raw_fd(), offset as i64, bytes as i64) };
+        match code {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// Sleep until `word` is no longer `expected`, a wake-up, a signal, or `at_most`.
+/// A shared futex: a private one is never woken across processes.
+pub fn futex_wait(word: &AtomicU32, expected: u32, at_most: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: at_most.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(at_most.subsec_nanos()),
+    };
+    // SAFETY: `word` is mapped for as long as the borrow lives and `timeout` outlives the call.
+    // Every return value means "look again", so none is inspected.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            &raw const timeout,
+        );
+    }
+}
+
+pub fn futex_wake_all(word: &AtomicU32) {
+    // SAFETY: waking uses only the word's address, mapped for as long as the borrow lives.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Descriptors of open tables. A forked child closes them before anything else runs in it, because
+/// an inherited descriptor shares the parent's locks.
+static OPEN: [AtomicI32; 16] = [const { AtomicI32::new(-1) }; 16];
+
+pub fn remember_descriptor(fd: RawFd) {
+    // With more tables than places, the child keeps a descriptor it never uses; nothing worse.
+    let free = |place: &&AtomicI32| {
+        place.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    };
+    OPEN.iter().find(free);
+}
+
+pub fn forget_descriptor(fd: RawFd) {
+    for place in &OPEN {
+        let _ = place.compare_exchange(fd, -1, Ordering::SeqCst, Ordering::Relaxed);
+    }
+}
+
+/// Close only, never unlock: an unlock through an inherited descriptor frees the parent's lock.
+/// Async-signal-safe.
+pub fn close_inherited() {
+    for place in &OPEN {
+        let fd = place.swap(-1, Ordering::SeqCst);
+        if fd >= 0 {
+            // SAFETY: the child's copy of a descriptor this module recorded; every owner compares
+            // the process generation before it uses or closes it.
+            unsafe { libc::close(fd) };
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! One open table: looking keys up, reading records, and changing them.
+//!
+//! Reading takes no lock. Changing takes the bucket's write right for microseconds, never across
+//! I/O. Whatever a writer changes it has announced first ([`Target`]), and it changes state, tag
+//! and floor only by compare-and-set from what it saw. So a writer that was stopped, given up on
+//! and resumed can still do exactly one thing: scribble in the one buffer it had announced. That
+//! buffer is *lost*: nobody uses it until the writer has let go or died.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
+
+use super::codec;
+use super::counters::Counter;
+use super::file::{self, Place};
+use super::layout::{Bucket, Header, Lost, PAGE, RightWord, Sizes, State, Tag, Target, WAYS};
+use super::map::Map;
+use super::publish::{Word as _, copy, publish};
+use super::rights::{GRACE_MS, Rights, Space};
+use super::sys;
+use crate::clock::{Moment, Timeline, system};
+use crate::entry::{Key, Version};
+use crate::process;
+use crate::store::StoreError;
+use crate::store::record::Record;
+
+/// A writer holds its right for microseconds; one that has it this long is stopped.
+const WRITE_HOLD: Duration = Duration::from_millis(50);
+/// What a stopped writer costs the next one, once: its deadline, the grace, and a clock tick.
+const WRITE_WAIT: Duration = Duration::from_millis(50 + GRACE_MS as u64 + 30);
+
+pub struct Table {
+    pub place: Place,
+    pub map: Map,
+    pub rights: Rights,
+    file: ManuallyDrop<File>,
+    born: u64,
+}
+
+impl Table {
+    pub fn open(place: &Place, wanted: Sizes) -> Result<Self, String> {
+        let (file, map) = file::open(place, wanted)?;
+        sys::remember_descriptor(file.as_raw_fd());
+        let table = Self {
+            place: place.clone(),
+            map,
+            rights: Rights::new(),
+            file: ManuallyDrop::new(file),
+            born: process::generation(),
+        };
+        table.observe();
+        Ok(table)
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn header(&self) -> &Header {
+        self.map.header()
+    }
+
+    pub fn still_named(&self) -> bool {
+        file::still_named(&self.place, &self.file)
+    }
+
+    /// Bytes the file occupies.
+    pub fn occupied(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.blocks() * 512)
+    }
+
+    #[inline]
+    pub fn now(&self) -> Moment {
+        Timeline::from_word(self.header().timeline.load(Relaxed)).moment(system::monotonic())
+    }
+
+    /// Fold a clock that has jumped into the host timeline.
+    pub fn observe(&self) {
+        let word = &self.header().timeline;
+        let seen = word.load(Relaxed);
+        if let Some(after) = Timeline::from_word(seen).after(system::reading())
+            && word.swing(seen, after.word())
+        {
+            self.count(Counter::ClockJumps, 1);
+        }
+    }
+
+    pub fn count(&self, counter: Counter, times: u64) {
+        self.header().counters[counter as usize].fetch_add(times, Relaxed);
+    }
+
+    pub fn find(&self, key: &Key) -> Option<usize> {
+        let bucket = self.bucket_of(key);
+        let tags = &self.map.bucket(bucket).tags;
+        let wanted = Tag::of(key);
+        let way = tags.iter().position(|tag| Tag(tag.load(Acquire)).hash() == wanted)?;
+        Some(bucket * WAYS + way)
+    }
+
+    /// The key's record and the state word it was read under. An empty record when the slot holds
+    /// none, or another key's by now.
+    pub fn read(&self, slot: usize, key: &Key) -> (State, Record) {
+        let word = &self.map.slot(slot).state;
+        let mut copied = Vec::new();
+        // A torn copy means that somebody published meanwhile. A handful in a row does not happen
+        // to a running reader; should it, the empty record sends the caller to ask.
+        let mut state = State(word.load(Acquire));
+        for _ in 0..8 {
+            let Some(buffer) = state.buffer() else { break };
+            if self.copy_record(slot, buffer, state, &mut copied) {
+                let record = codec::decode(key.bytes(), &copied).unwrap_or_default();
+                return (state, record);
+            }
+            state = State(word.load(Acquire));
+        }
+        (state, Record::default())
+    }
+
+    fn copy_record(&self, slot: usize, buffer: usize, seen: State, into: &mut Vec<u64>) -> bool {
+        let (state, words) = (&self.map.slot(slot).state, self.map.buffer(slot, buffer));
+        into.clear();
+        into.resize(codec::HEAD, 0);
+        if !copy(state, seen.0, words, into) {
+            return false;
+        }
+        let Some(length) = codec::words(into, words.len()) else { return false };
+        into.resize(length, 0);
+        copy(state, seen.0, words, into)
+    }
+
+    /// Change the key's record and floor in one step. `change` may run more than once; its last run
+    /// is the one that counts. `None`: the key has no slot and `insert` is false.
+    /// Waits at most [`WRITE_WAIT`], and only for a writer that was stopped.
+    pub fn edit<R>(
+        &self,
+        key: &Key,
+        insert: bool,
+        mut change: impl FnMut(&mut Record, &mut Version) -> R,
+    ) -> Result<Option<R>, StoreError> {
+        let bucket = self.bucket_of(key);
+        let give_up = system::monotonic().plus(WRITE_WAIT);
+        loop {
+            let edited = match Tenure::begin(self, bucket).map_err(refused)? {
+                Some(tenure) => {
+                    let edited = tenure.edit(key, insert, &mut change);
+                    tenure.end();
+                    edited?
+                }
+                None => Edited::Lost,
+            };
+            match edited {
+                Edited::Done(result) => return Ok(Some(result)),
+                Edited::Absent => return Ok(None),
+                Edited::Lost if system::monotonic() > give_up => {
+                    return Err(StoreError::Unreachable(
+                        "a stopped process holds the write right of the host table".into(),
+                    ));
+                }
+                Edited::Lost => std::thread::sleep(Duration::from_micros(200)),
+            }
+        }
+    }
+
+    /// Note that the record read under `state` was the newest at `asked_at`.
+    pub fn confirm(&self, slot: usize, state: State, asked_at: Moment) {
+        let until = asked_at.as_millis().clamp(0, CONFIRMED_MS) as u64;
+        self.map.slot(slot).confirmed.store(sequence_tag(state) | until, Relaxed);
+    }
+
+    pub fn confirmed_at(&self, slot: usize, state: State) -> Moment {
+        let word = self.map.slot(slot).confirmed.load(Relaxed);
+        let ours = word & !(CONFIRMED_MS as u64) == sequence_tag(state);
+        Moment::from_millis(if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 })
+    }
+
+    pub fn bucket_of(&self, key: &Key) -> usize {
+        ((key.hash() >> 32) as usize) % self.map.sizes().buckets()
+    }
+
+    /// Whether the slot belongs to the key with this [`Tag::hash`]; 0 asks whether it is free.
+    pub fn holds(&self, slot: usize, hash: u64) -> bool {
+        Tag(self.tag(slot).load(Acquire)).hash() == hash
+    }
+
+    fn tag(&self, slot: usize) -> &AtomicU64 {
+        &self.map.bucket(slot / WAYS).tags[slot % WAYS]
+    }
+
+    /// Allocate what is under a buffer, within the memory the table may occupy.
+    fn allocate(&self, slot: usize, buffer: usize) -> io::Result<()> {
+        let bits = &self.map.slot(slot).allocated;
+        if bits.load(Acquire) & 1 << buffer != 0 {
+            return Ok(());
+        }
+        let (offset, bytes) = self.map.sizes().buffer(slot, buffer);
+        if self.occupied() + bytes as u64 > self.header().memory.load(Relaxed) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let start = offset / PAGE * PAGE;
+        sys::allocate(&self.file, start, (offset + bytes).div_ceil(PAGE) * PAGE - start)?;
+        bits.fetch_or(1 << buffer, AcqRel);
+        Ok(())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // In a forked child the number was closed at the fork and may be somebody else's by now.
+        if self.born == process::generation() {
+            sys::forget_descriptor(self.file.as_raw_fd());
+            // SAFETY: dropped here only, and never used again.
+            #[allow(unsafe_code)]
+            unsafe {
+                ManuallyDrop::drop(&mut self.file);
+            }
+        }
+    }
+}
+
+const CONFIRMED_MS: i64 = (1 << 40) - 1;
+
+fn sequence_tag(state: State) -> u64 {
+    (state.0 >> 3) << 40
+}
+
+fn refused(error: io::Error) -> StoreError {
+    StoreError::Refused(format!("the host table cannot be written: {error}"))
+}
+
+enum Edited<R> {
+    Done(R),
+    Absent,
+    /// The right went to somebody else; whatever was begun has no effect.
+    Lost,
+}
+
+/// The write right of one bucket, held.
+struct Tenure<'a> {
+    table: &'a Table,
+    index: usize,
+    bucket: &'a Bucket,
+    generation: u32,
+}
+
+impl<'a> Tenure<'a> {
+    fn begin(table: &'a Table, index: usize) -> io::Result<Option<Self>> {
+        let bucket = table.map.bucket(index);
+        let now = table.now();
+        let until = now.plus(WRITE_HOLD);
+        let taken =
+            table.rights.take(&table.file, Space::Write, index, &bucket.right, now, until)?;
+        let Some(generation) = taken else { return Ok(None) };
+        let tenure = Self { table, index, bucket, generation };
+        if tenure.settle() {
+            return Ok(Some(tenure));
+        }
+        tenure.end();
+        Ok(None)
+    }
+
+    /// Make sure that no former holder can announce anything from here on, and set aside the buffer
+    /// that one may still be writing to. Every step may be repeated by the next holder, should we
+    /// die in the middle. `false`: we were given up on ourselves.
+    fn settle(&self) -> bool {
+        for _ in 0..4 {
+            let word = self.bucket.target.load(Acquire);
+            let target = Target::unpack(word);
+            let ahead = target.generation.wrapping_sub(self.generation) & 0xff_ffff;
+            if ahead != 0 && ahead < 1 << 23 {
+                return false;
+            }
+            if ahead != 0
+                && let Some((slot, buffer)) = target.aim
+            {
+                if !self.set_aside(slot, target.generation, buffer) {
+                    return false;
+                }
+                // From here on its compare-and-sets of state and tag fail.
+                self.table.map.slot(slot).state.fetch_add(8, AcqRel);
+                let tag = self.table.tag(slot);
+                let seen = Tag(tag.load(Acquire));
+                if !tag.swing(seen.0, seen.then(seen.hash()).0) {
+                    continue;
+                }
+                self.table.count(Counter::WritersGivenUp, 1);
+            }
+            // A dead holder of our own generation had announced something: it is dead, and the
+            // buffer as good as any idle one.
+            if self.bucket.target.swing(word, self.target(None)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn target(&self, aim: Option<(usize, usize)>) -> u64 {
+        Target { generation: self.generation, aim }.pack()
+    }
+
+    fn set_aside(&self, slot: usize, generation: u32, buffer: usize) -> bool {
+        let word = &self.table.map.slot(slot).lost;
+        let seen = word.load(Acquire);
+        let mut lost = self.without_freed(Lost::unpack(seen));
+        if lost.0.contains(&Some((generation, buffer))) {
+            return true;
+        }
+        let Some(place) = lost.0.iter_mut().find(|place| place.is_none()) else { return false };
+        *place = Some((generation, buffer));
+        word.swing(seen, lost.pack())
+    }
+
+    fn without_freed(&self, lost: Lost) -> Lost {
+        let rights = &self.table.rights;
+        Lost(lost.0.map(|place| {
+            place.filter(|(generation, _)| {
+                *generation == self.generation
+                    || !rights.is_free(&self.table.file, Space::Write, self.index, *generation)
+            })
+        }))
+    }
+
+    fn end(self) {
+        let announced = self.bucket.target.load(Acquire);
+        if Target::unpack(announced).generation == self.generation {
+            self.bucket.target.swing(announced, self.target(None));
+        }
+        let right = &self.bucket.right;
+        self.table.rights.give_back(
+            &self.table.file,
+            Space::Write,
+            self.index,
+            right,
+            self.generation,
+        );
+    }
+
+    fn edit<R>(
+        &self,
+        key: &Key,
+        insert: bool,
+        change: &mut impl FnMut(&mut Record, &mut Version) -> R,
+    ) -> Result<Edited<R>, StoreError> {
+        let slot = match self.table.find(key) {
+            Some(slot) => slot,
+            None if !insert => return Ok(Edited::Absent),
+            None => match self.make_room(key)? {
+                Some(slot) => slot,
+                None => return Ok(Edited::Lost),
+            },
+        };
+        let words = self.table.map.slot(slot);
+        let (state, mut record) = self.table.read(slot, key);
+        let before = record.clone();
+        let floor_before = Version(words.floor.load(Acquire));
+        let mut floor = floor_before;
+        let result = change(&mut record, &mut floor);
+        if record != before && !self.write(slot, state, key, &record)? {
+            return Ok(Edited::Lost);
+        }
+        if let Some(entry) = &record.entry {
+            words.newest.fetch_max(entry.version.0, AcqRel);
+        }
+        if floor > floor_before {
+            words.floor.fetch_max(floor.0, AcqRel);
+        }
+        Ok(Edited::Done(result))
+    }
+
+    /// `false`: the slot's state moved, nothing was published.
+    fn write(&self, slot: usize, seen: State, key: &Key, rec: &Record) -> Result<bool, StoreError> {
+        let sizes = self.table.map.sizes();
+        let words = codec::encode(key.bytes(), rec);
+        let value = rec.entry.as_ref().map_or(0, |entry| entry.value.len());
+        if value > sizes.value_size || words.len() * 8 > sizes.large() {
+            return Err(StoreError::TooLarge { bytes: value, limit: sizes.value_size });
+        }
+        let small = words.len() * 8 <= sizes.buffer(slot, 0).1;
+        let Some(buffer) = self.idle_buffer(slot, seen, if small { 0 } else { 3 }) else {
+            return Err(StoreError::Refused(
+                "stopped processes hold every buffer of an entry of the host table".into(),
+            ));
+        };
+        self.table.allocate(slot, buffer).map_err(|error| self.full(&error))?;
+        if !self.announce(slot, buffer) {
+            return Ok(false);
+        }
+        let into = self.table.map.buffer(slot, buffer);
+        let next = seen.then(Some(buffer));
+        let published = publish(&self.table.map.slot(slot).state, seen.0, next.0, into, &words);
+        self.retract(slot, buffer);
+        Ok(published)
+    }
+
+    /// A buffer of the size class that starts at `first`, neither current nor lost.
+    fn idle_buffer(&self, slot: usize, seen: State, first: usize) -> Option<usize> {
+        let word = &self.table.map.slot(slot).lost;
+        let marked = word.load(Acquire);
+        let lost =
+            if marked == 0 { Lost([None; 2]) } else { self.without_freed(Lost::unpack(marked)) };
+        if lost.pack() != marked && !word.swing(marked, lost.pack()) {
+            return None;
+        }
+        (first..first + 3).find(|buffer| {
+            seen.buffer() != Some(*buffer)
+                && !lost.0.iter().flatten().any(|(_, taken)| taken == buffer)
+        })
+    }
+
+    fn announce(&self, slot: usize, buffer: usize) -> bool {
+        self.bucket.target.swing(self.target(None), self.target(Some((slot, buffer))))
+    }
+
+    fn retract(&self, slot: usize, buffer: usize) {
+        self.bucket.target.swing(self.target(Some((slot, buffer))), self.target(None));
+    }
+
+    /// A slot of this bucket for a key that has none: a free one, else the least recently used.
+    /// Both small buffers are allocated here, so that a later write to it cannot fail for space.
+    fn make_room(&self, key: &Key) -> Result<Option<usize>, StoreError> {
+        let first = self.index * WAYS;
+        let free = (first..first + WAYS).find(|slot| self.table.holds(*slot, 0));
+        if let Some(slot) = free {
+            let made = self.table.allocate(slot, 0).and_then(|()| self.table.allocate(slot, 1));
+            match made {
+                Ok(()) => return Ok(self.claim_slot(slot, key).then_some(slot)),
+                Err(error) => log::debug!("the host table does not grow: {error}"),
+            }
+        }
+        // No place, or no memory: a slot that has its buffers already.
+        let now = self.table.now();
+        let victim = (first..first + WAYS)
+            .filter(|slot| {
+                let words = self.table.map.slot(*slot);
+                let in_flight = RightWord::unpack(words.flight.load(Acquire)).until;
+                words.allocated.load(Acquire) & 3 == 3 && in_flight <= now.as_millis()
+            })
+            .min_by_key(|slot| self.table.map.slot(*slot).used.load(Relaxed));
+        match victim {
+            Some(slot) => Ok(self.claim_slot(slot, key).then_some(slot)),
+            None => Err(self.full(&ErrorKind::StorageFull.into())),
+        }
+    }
+
+    fn full(&self, error: &io::Error) -> StoreError {
+        self.table.count(Counter::TableFull, 1);
+        StoreError::Refused(format!(
+            "the host table in {} is full ({error}): raise sharedstate.host.memory, or the size of \
+             its file system",
+            self.table.place.folder.display()
+        ))
+    }
+
+    /// Empty the slot and give it to `key`. What is there is looked at first, then the slot is
+    /// announced (which fails if we were given up on), then each word changes by compare-and-set
+    /// from what was seen: state and tag first, for a takeover moves those two on.
+    fn claim_slot(&self, slot: usize, key: &Key) -> bool {
+        let words = self.table.map.slot(slot);
+        let tag = self.table.tag(slot);
+        let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
+        let flight = words.flight.load(Acquire);
+        let marks = [
+            &words.floor,
+            &words.newest,
+            &words.confirmed,
+            &words.next_check,
+            &words.flight_secret,
+            &words.pending_rejection,
+        ];
+        let marked = marks.map(|mark| mark.load(Acquire));
+        let evicts_usable = self.holds_usable(slot, state);
+        if !self.announce(slot, 0) {
+            return false;
+        }
+        let free = Tag(tagged).then(0);
+        let emptied = words.state.swing(state.0, state.then(None).0)
+            && tag.swing(tagged, free.0)
+            && words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
+            && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
+            && tag.swing(free.0, free.then(Tag::of(key)).0);
+        self.retract(slot, 0);
+        self.table.count(Counter::EvictedUsable, u64::from(emptied && evicts_usable));
+        emptied
+    }
+
+    fn holds_usable(&self, slot: usize, state: State) -> bool {
+        let mut head = Vec::new();
+        let buffer = state.buffer();
+        buffer.is_some_and(|buffer| self.table.copy_record(slot, buffer, state, &mut head))
+            && codec::usable_until(&head).is_some_and(|until| self.table.now() < until)
+    }
+}

@@ -1,0 +1,201 @@
+//! Everything a store knows of one key, and the rules by which it changes: the lease protocol as
+//! plain functions over plain data. Whoever keeps the record (process memory, a slot of the host
+//! table) makes each change atomic; `redis/*.lua` says the same for Redis, and `conformance`
+//! holds the two to each other.
+
+use std::time::Duration;
+
+use super::{
+    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, backoff, jittered, rejection_pause,
+};
+use crate::clock::Moment;
+use crate::entry::{Digest, Entry, Kind, Timing, Version};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    pub entry: Option<Entry>,
+    pub lease: Option<Held>,
+    /// Failed mints in a row, and when the next may be tried.
+    pub failures: u64,
+    pub retry_at: Moment,
+    pub reason: String,
+    /// Rejections in a row, and when the next may drop a token.
+    pub rejections: u64,
+    pub reject_at: Moment,
+}
+
+/// A lease and the end of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Held {
+    pub lease: Lease,
+    pub until: Moment,
+}
+
+/// Where the record stands: the floor of its key, what the key holds, and the time.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub kind: Kind,
+    pub floor: &'a mut Version,
+    pub now: Moment,
+}
+
+enum Rejection {
+    NotCurrent,
+    Dropped,
+    /// Another one was dropped a moment ago; this one stays in force for so long.
+    TooSoon(Duration),
+}
+
+impl Record {
+    /// `issue` makes a version above its argument and above all it has made before.
+    pub fn claim(
+        &mut self,
+        at: &mut Context<'_>,
+        claim: &Claim,
+        issue: impl FnOnce(Version) -> Version,
+    ) -> Claimed {
+        let rejection = claim.rejected.map(|rejected| self.reject(at, rejected));
+        if let Some(entry) = self.served(at)
+            && entry.version > claim.newer_than
+        {
+            return Claimed::Value(entry.clone());
+        }
+        if let Some(held) = self.live_lease(at.now) {
+            if held.lease.secret == claim.secret {
+                // The reply to this very claim was lost: grant it once more.
+                self.lease = Some(Held { until: at.now.plus(claim.lease), ..held });
+                return Claimed::Lease(held.lease);
+            }
+            if claim.takeover != Some(held.lease.secret) {
+                return Claimed::Busy(at.now.until(held.until));
+            }
+        }
+        if let Some(Rejection::TooSoon(wait)) = rejection {
+            return Claimed::BackOff { wait, reason: "the token was rejected again".into() };
+        }
+        if at.now < self.retry_at {
+            let (wait, reason) = (at.now.until(self.retry_at), self.reason.clone());
+            return Claimed::BackOff { wait, reason };
+        }
+        let version = issue(self.stored().max(*at.floor).max(claim.highest_known));
+        let lease = Lease { secret: claim.secret, version };
+        self.lease = Some(Held { lease, until: at.now.plus(claim.lease) });
+        Claimed::Lease(lease)
+    }
+
+    pub fn renew(&mut self, now: Moment, lease: &Lease, length: Duration) -> bool {
+        let ours = self.live_lease(now).is_some_and(|held| held.lease == *lease);
+        if ours {
+            self.lease = Some(Held { lease: *lease, until: now.plus(length) });
+        }
+        ours
+    }
+
+    pub fn commit(&mut self, at: &Context<'_>, lease: &Lease, entry: &Entry) -> Committed {
+        if entry.version < *at.floor {
+            return Committed::Fenced;
+        }
+        if let Some(decided) = self.against_stored(entry) {
+            return decided;
+        }
+        // A later lease is out: its holder will publish, and our mint may already be revoked.
+        if self.live_lease(at.now).is_some_and(|held| {
+            held.lease.secret != lease.secret && held.lease.version > entry.version
+        }) {
+            return Committed::Fenced;
+        }
+        self.entry = Some(entry.clone());
+        self.lease = self.lease.filter(|held| held.lease.secret != lease.secret);
+        self.failures = 0;
+        self.retry_at = Moment::default();
+        self.reason.clear();
+        Committed::Accepted
+    }
+
+    pub fn abandon(&mut self, now: Moment, lease: &Lease, failure: Option<&Failure>) {
+        if self.live_lease(now).is_none_or(|held| held.lease != *lease) {
+            return;
+        }
+        self.lease = None;
+        if let Some(Failure { base, reason }) = failure {
+            self.failures += 1;
+            self.retry_at = now.plus(jittered(backoff(*base, self.failures)));
+            self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
+        }
+    }
+
+    /// Whether anything was dropped.
+    pub fn invalidate(
+        &mut self,
+        at: &mut Context<'_>,
+        rejected: Option<Digest>,
+        issue: impl FnOnce(Version) -> Version,
+    ) -> bool {
+        if let Some(rejected) = rejected {
+            return matches!(self.reject(at, rejected), Rejection::Dropped);
+        }
+        let dropped = self.served(at).is_some() || self.live_lease(at.now).is_some();
+        // The floor is a version of its own that no mint ever gets: above the stored one, above
+        // the live lease's, and above that of a lease that has run out.
+        *at.floor = issue(self.stored().max(*at.floor));
+        dropped
+    }
+
+    pub fn restore(&mut self, at: &Context<'_>, entry: &Entry) -> Committed {
+        if entry.version < *at.floor {
+            return Committed::Fenced;
+        }
+        if let Some(decided) = self.against_stored(entry) {
+            return decided;
+        }
+        self.entry = Some(entry.clone());
+        Committed::Accepted
+    }
+
+    /// The entry that may be handed out now.
+    pub fn served(&self, at: &Context<'_>) -> Option<&Entry> {
+        self.entry
+            .as_ref()
+            .filter(|entry| entry.version >= *at.floor && entry.servable(at.kind, at.now))
+    }
+
+    fn reject(&mut self, at: &mut Context<'_>, rejected: Digest) -> Rejection {
+        let in_force = |entry: &&Entry| entry.version >= *at.floor && entry.digest() == rejected;
+        let Some(entry) = self.entry.as_ref().filter(in_force) else {
+            return Rejection::NotCurrent;
+        };
+        if lived_half(&entry.timing, at.now) {
+            self.rejections = 0;
+        }
+        // The first waits for nothing, not even for a clock that began at zero.
+        if self.rejections > 0 && at.now < self.reject_at {
+            return Rejection::TooSoon(at.now.until(self.reject_at));
+        }
+        // Not above a mint in flight: that one is already the answer to this rejection.
+        *at.floor = entry.version.next().max(*at.floor);
+        self.rejections += 1;
+        self.reject_at = at.now.plus(rejection_pause(self.rejections));
+        Rejection::Dropped
+    }
+
+    /// The stored entry decides, where it is not older than `entry`.
+    fn against_stored(&self, entry: &Entry) -> Option<Committed> {
+        let stored = self.entry.as_ref().filter(|stored| stored.version >= entry.version)?;
+        let same = stored.version == entry.version && stored.value == entry.value;
+        Some(if same { Committed::Accepted } else { Committed::Superseded(stored.clone()) })
+    }
+
+    fn stored(&self) -> Version {
+        self.entry.as_ref().map_or(Version::NONE, |entry| entry.version)
+    }
+
+    fn live_lease(&self, now: Moment) -> Option<Held> {
+        self.lease.filter(|held| now < held.until)
+    }
+}
+
+/// A token that worked this long shows that the issuer and the endpoint are at one again.
+fn lived_half(timing: &Timing, now: Moment) -> bool {
+    let usable = timing.minted_at.millis_until(timing.usable_until);
+    timing.minted_at.millis_until(now) >= usable / 2
+}

@@ -1,0 +1,228 @@
+//! What a minting callable may return, and how long that lives. Pure: the binding turns PHP values
+//! into an [`Answer`], and time is handed in.
+//!
+//! Every refusal is a sentence about field names and types. It never quotes a value, for the value
+//! may be the token; and it fits [`crate::store::MAX_REASON`], because the fleet is told it too.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::clock::{Moment, WallTime};
+use crate::entry::{Timing, TokenPolicy};
+
+mod jwt;
+mod lifetime;
+#[cfg(test)]
+mod tests;
+
+use lifetime::Lifetime;
+
+/// What the callable returned.
+pub enum Answer {
+    /// A PHP array. Anything but a JSON object is refused by its type.
+    /// A float that is not finite arrives as text, for JSON has no such number.
+    Json(Value),
+    /// A string: the issuer's JSON, a JWT, or an opaque token for which `ttl` was passed.
+    Text(Vec<u8>),
+    /// An object with `getToken()` and `getExpires()` (league/oauth2-client; 0 is unknown).
+    Object { token: String, expires: Option<i64> },
+}
+
+/// How one call wants its token read. Each setter refuses with the sentence of a `\ValueError`.
+#[derive(Clone, Debug)]
+pub struct TokenOptions {
+    policy: TokenPolicy,
+    ttl: Option<Duration>,
+    keep: Vec<String>,
+}
+
+impl TokenOptions {
+    pub fn new(policy: TokenPolicy) -> Self {
+        Self { policy, ttl: None, keep: vec![] }
+    }
+
+    /// Seconds from the mint; overrides whatever the response says.
+    pub fn ttl(self, seconds: i64) -> Result<Self, String> {
+        match u64::try_from(seconds).map(Duration::from_secs) {
+            Ok(ttl) if !ttl.is_zero() && ttl <= lifetime::LONGEST => {
+                Ok(Self { ttl: Some(ttl), ..self })
+            }
+            _ => Err(format!(
+                "option 'ttl' is {seconds}, but must be the token's lifetime in seconds, from 1 to \
+                 {} (10 years)",
+                lifetime::LONGEST.as_secs()
+            )),
+        }
+    }
+
+    /// Seconds before the expiry from which the token is not handed out any more.
+    pub fn margin(mut self, seconds: i64) -> Result<Self, String> {
+        match u64::try_from(seconds) {
+            Ok(margin) if margin <= 86_400 => {
+                self.policy.margin = Duration::from_secs(margin);
+                Ok(self)
+            }
+            _ => Err(format!("option 'margin' is {seconds}, but must be 0 to 86400 seconds")),
+        }
+    }
+
+    pub fn refresh_ratio(mut self, ratio: f64) -> Result<Self, String> {
+        if ratio > 0.0 && ratio < 1.0 {
+            self.policy.refresh_ratio = ratio;
+            return Ok(self);
+        }
+        Err(format!("option 'refresh_ratio' is {ratio}, but must be above 0 and below 1"))
+    }
+
+    /// Fields of the response to keep beside the token, for `info()`.
+    pub fn keep(self, names: Vec<String>) -> Result<Self, String> {
+        const NEVER: [&str; 4] = ["access_token", "token", "refresh_token", "id_token"];
+        let secret = |name: &&String| NEVER.iter().any(|never| name.eq_ignore_ascii_case(never));
+        match names.iter().find(secret) {
+            Some(name) => Err(format!(
+                "option 'keep' names \"{name}\", but what is kept can be read by anyone who may \
+                 see shared_token_info(): leave tokens out"
+            )),
+            None => Ok(Self { keep: names, ..self }),
+        }
+    }
+}
+
+/// A token that may be published.
+#[derive(Clone, PartialEq)]
+pub struct Token {
+    pub value: String,
+    pub timing: Timing,
+    pub kept: Map<String, Value>,
+    /// The margin was cut to a fifth of the lifetime.
+    pub margin_cut: bool,
+    /// The lifetime came from an instant and this host's clock, and is as wrong as that clock.
+    pub clock_dependent: bool,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("bytes", &self.value.len())
+            .field("timing", &self.timing)
+            .field("clock_dependent", &self.clock_dependent)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the answer. `minted_from` is the moment before the callable ran; `wall_now` is read then
+/// or later, and later only shortens the token's life. The error is an `InvalidValue` sentence.
+pub fn read(
+    answer: Answer,
+    options: &TokenOptions,
+    minted_from: Moment,
+    wall_now: WallTime,
+) -> Result<Token, String> {
+    let (value, fields) = take_apart(answer)?;
+    check(&value)?;
+    let life = match options.ttl {
+        Some(length) => Lifetime { length, clock_dependent: false },
+        None => lifetime::of(&fields, &value, wall_now)?,
+    };
+    let (timing, margin_cut) = Timing::token(minted_from, life.length, options.policy);
+    let kept = options
+        .keep
+        .iter()
+        .filter_map(|name| Some((name.clone(), fields.get(name)?.clone())))
+        // `info()` never shows the token, whatever other name the issuer has for it.
+        .filter(|(_, kept)| kept.as_str() != Some(&value))
+        .collect();
+    Ok(Token { value, timing, kept, margin_cut, clock_dependent: life.clock_dependent })
+}
+
+/// The part of a token's name that labels its metrics: up to the first `:`, so that a name per
+/// tenant (`crm:4711`) does not make a time series per tenant.
+pub fn family(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+/// The token, and the fields that came with it.
+fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
+    match answer {
+        Answer::Json(Value::Object(fields)) => Ok((token_of(&fields)?, fields)),
+        Answer::Json(other) => Err(format!(
+            "the callable returned {}, expected the token response as an array, a JSON string, a \
+             JWT, or a string with ['ttl' => seconds]",
+            type_of(&other)
+        )),
+        Answer::Text(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|_| "the token is not valid UTF-8")?;
+            if text.trim_start().starts_with('{') {
+                let fields = serde_json::from_str::<Map<_, _>>(&text)
+                    .map_err(|_| "the returned text begins like JSON but is not valid JSON")?;
+                return Ok((token_of(&fields)?, fields));
+            }
+            if text.contains("access_token=") {
+                return Err(
+                    "the returned text looks form-encoded, expected JSON: send the header \
+                            \"Accept: application/json\" to the issuer"
+                        .into(),
+                );
+            }
+            Ok((text, Map::new()))
+        }
+        Answer::Object { token, expires } => {
+            let expires = expires.map(|at| ("expires".to_owned(), at.into()));
+            Ok((token, expires.into_iter().collect()))
+        }
+    }
+}
+
+fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
+    for name in ["access_token", "token"] {
+        match fields.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(token)) => return Ok(token.clone()),
+            Some(other) => {
+                return Err(format!("\"{name}\" is {}, expected a string", type_of(other)));
+            }
+        }
+    }
+    Err(format!(
+        "the token response has no \"access_token\" or \"token\", only {}; throw an exception \
+         when the issuer answers with an error",
+        names_of(fields)
+    ))
+}
+
+fn check(token: &str) -> Result<(), String> {
+    if token.trim().is_empty() {
+        return Err("the token is empty; throw an exception when there is none".into());
+    }
+    // A line feed in a token ends up in an HTTP header.
+    match token.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => Err(format!(
+            "the token has a control character at byte {at}: return the token alone, without line \
+             ends"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A few field names, for orientation. One that is no plain word may be a token itself, as after
+/// `parse_str()` on the wrong thing, and is not shown.
+fn names_of(fields: &Map<String, Value>) -> String {
+    let plain = |name: &&String| {
+        name.len() <= 20 && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
+    };
+    let names: Vec<_> = fields.keys().filter(plain).take(3).map(String::as_str).collect();
+    if names.is_empty() { "other fields".into() } else { names.join(", ") }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an array",
+    }
+}
