@@ -24,6 +24,8 @@ pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod keeper;
+#[cfg(feature = "php")]
+mod php;
 pub mod process;
 pub mod store;
 pub mod token;

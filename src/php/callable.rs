@@ -8,7 +8,6 @@ use ext_php_rs::zend::{CatchError, ce, try_catch};
 
 use super::convert::{self, Refused};
 use super::zend;
-use crate::entry::Version;
 use crate::error::redact;
 use crate::token::Answer;
 
@@ -28,7 +27,7 @@ pub enum Called {
 }
 
 /// Calls `callable(array{name: string, version: int})`.
-pub fn call(callable: &Zval, name: &[u8], version: Version) -> Called {
+pub fn call(callable: &Zval, name: &[u8], version: u64) -> Called {
     // A bailout is a jump over every frame between the engine and the nearest catch. It is caught
     // here, above the only frames that may be lost: these hold request memory, which PHP frees.
     let outcome = try_catch(AssertUnwindSafe(|| run(callable, name, version)));
@@ -40,7 +39,7 @@ pub fn call(callable: &Zval, name: &[u8], version: Version) -> Called {
     }
 }
 
-fn run(callable: &Zval, name: &[u8], version: Version) -> Called {
+fn run(callable: &Zval, name: &[u8], version: u64) -> Called {
     let result = match request(name, version) {
         Ok(request) => ZendCallable::new(callable).and_then(|call| call.try_call(vec![&request])),
         Err(error) => Err(error),
@@ -60,13 +59,13 @@ fn run(callable: &Zval, name: &[u8], version: Version) -> Called {
     }
 }
 
-fn request(name: &[u8], version: Version) -> ext_php_rs::error::Result<Zval> {
+fn request(name: &[u8], version: u64) -> ext_php_rs::error::Result<Zval> {
     let mut table = ZendHashTable::with_capacity(2);
     let mut text = Zval::new();
     text.set_zend_string(ZendStr::new(name, false));
     table.insert("name", text)?;
     // Microseconds at the most; far below what an int holds.
-    table.insert("version", i64::try_from(version.0).unwrap_or(i64::MAX))?;
+    table.insert("version", i64::try_from(version).unwrap_or(i64::MAX))?;
     let mut request = Zval::new();
     request.set_hashtable(table);
     Ok(request)

@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 
-use super::runtime;
+use super::runtime::{self, Event};
+use crate::entry::Kind;
 
 thread_local! {
     static TOKENS: Cell<u64> = const { Cell::new(0) };
@@ -22,7 +23,10 @@ pub fn rate_hit() {
 
 pub fn flush() {
     let (tokens, rates) = (TOKENS.take(), RATES.take());
-    if tokens | rates != 0 {
-        runtime::count_memo_hits(tokens, rates);
+    if tokens | rates != 0
+        && let Some(runtime) = runtime::attached()
+    {
+        runtime.count(Event::Hit, Kind::Token, tokens);
+        runtime.count(Event::Hit, Kind::Sheet, rates);
     }
 }

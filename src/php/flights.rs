@@ -9,13 +9,13 @@ use log::warn;
 
 use super::callable::{self, Called};
 use super::exceptions::Stop;
-use super::runtime::Runtime;
+use super::runtime::{Event, Runtime};
 use super::tickets::{self, Holder};
 use super::zend;
 use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
-use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket};
+use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -40,7 +40,22 @@ pub struct Flight<'a> {
 const MAX_MINTS: usize = 2;
 
 impl Flight<'_> {
-    pub fn run(&self, mut plan: Plan) -> Result<Served, Stop> {
+    /// The value, counted as a hit when this host had it.
+    pub fn run(&self, plan: Plan) -> Result<Served, Stop> {
+        let served = self.fly(plan)?;
+        let event = if served.tier == Tier::Host { Event::Hit } else { Event::Miss };
+        self.count(event);
+        if served.degraded {
+            self.count(Event::Degraded);
+        }
+        Ok(served)
+    }
+
+    fn count(&self, event: Event) {
+        self.runtime.count(event, self.key.kind(), 1);
+    }
+
+    fn fly(&self, mut plan: Plan) -> Result<Served, Stop> {
         plan.may_mint = self.callable.is_some();
         if let Some(holder) = tickets::holder(self.key) {
             return self.without_waiting(plan, holder);
@@ -87,6 +102,9 @@ impl Flight<'_> {
     }
 
     fn failed(&self, error: FlightError, outer: Option<(Vec<u8>, Moment)>) -> Error {
+        if error == FlightError::WaitTimeout {
+            self.count(Event::WaitTimedOut);
+        }
         match (Error::from_flight(error, self.key), outer) {
             (Error::WaitTimeout(sentence), Some((outer, _))) => Error::WaitTimeout(format!(
                 "{sentence} (asked for '{}' inside the callable of '{}', which leaves it half of \
@@ -108,7 +126,14 @@ impl Flight<'_> {
         let Some(ticket) = tickets::take(id) else {
             return Err(self.forked(&called));
         };
-        let finish = |outcome| self.runtime.engine.finish(ticket, outcome);
+        let finish = |outcome| {
+            match outcome {
+                Outcome::Minted { .. } => self.count(Event::Mint),
+                Outcome::Failed { .. } => self.count(Event::MintFailed),
+                Outcome::Abandoned => {}
+            }
+            self.runtime.engine.finish(ticket, outcome)
+        };
         match called {
             Called::Answered(answer) => match (self.read)(answer, from) {
                 Ok(Minted { value, timing, detail }) => {

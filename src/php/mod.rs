@@ -27,7 +27,6 @@ mod memo;
 mod options;
 mod rates;
 mod runtime;
-mod standin;
 mod status;
 mod tickets;
 mod tokens;
@@ -72,6 +71,7 @@ unsafe extern "C" fn startup(_: i32, module_number: i32) -> i32 {
 }
 
 unsafe extern "C" fn shutdown(_: i32, module_number: i32) -> i32 {
+    runtime::stop();
     zend::unregister_ini(module_number);
     SUCCESS
 }

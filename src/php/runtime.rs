@@ -5,26 +5,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::ini::{self, Snapshot};
-use super::{logger, standin, zend};
+use super::{logger, zend};
 use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
-use crate::entry::{Digest, Key, MintedBy, Version};
+use crate::entry::{Key, Kind, MintedBy, Version};
 use crate::error::Error;
 use crate::flight::Engine;
+use crate::host::{Counter, HostTable, Place, Sizes};
 use crate::process;
-use crate::store::{Host as _, Known, Store as _, StoreError};
+use crate::store::{Host as _, Known};
 
-/// MERGE: `crate::host::{HostTable, Watch}`.
-pub use super::standin::{Host, Watch};
+pub use crate::host::Watch;
 
 pub struct Runtime {
     pub engine: Engine,
     pub config: Config,
-    pub host: Arc<Host>,
+    host: Arc<HostTable>,
     settings: Snapshot,
     process: u64,
 }
@@ -103,27 +104,40 @@ fn shared() -> Result<Arc<Runtime>, Error> {
     Ok(runtime)
 }
 
-/// MERGE: the stores this process uses come from here and from nowhere else.
 fn build() -> Result<Runtime, Error> {
     let settings = ini::snapshot();
     let config = settings.parse().map_err(Error::Config)?;
     logger::set_up(config.log_level);
-    let host = Arc::new(Host::open().map_err(Error::Config)?);
+    let identity = config.identity_parts();
+    let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+    let place = Place::new(&config.host_dir, &identity);
+    let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let sizes =
+        Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
+    let host = Arc::new(HostTable::open(place, sizes).map_err(Error::Config)?);
+    if config.redis_dsn.is_some() {
+        // MERGE: the Redis store goes where `None` stands below.
+        return Err(Error::Config("sharedstate.redis.dsn: not built into this release".into()));
+    }
     let engine = Engine::new(host.clone(), None);
     Ok(Runtime { engine, config, host, settings, process: process::generation() })
 }
 
-/// In the child of a fork: close what was inherited. Must neither lock nor allocate.
+/// In the child of a fork: close what was inherited. Neither locks nor allocates.
 pub fn close_inherited() {
-    // MERGE: crate::host::close_inherited(); crate::redis::close_inherited();
+    crate::host::close_inherited();
+    // MERGE: crate::redis::close_inherited();
 }
 
-pub fn count_memo_hits(tokens: u64, rates: u64) {
-    // MERGE: host.count(Counter::TokenHits, tokens); host.count(Counter::FxHits, rates).
-    if let Some(runtime) = attached() {
-        runtime.host.count(standin::Counter::TokenHits, tokens);
-        runtime.host.count(standin::Counter::FxHits, rates);
+/// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.
+pub fn stop() {
+    /// A lease renewal in flight may take a response timeout; nobody waits longer for a restart.
+    const PATIENCE: Duration = Duration::from_millis(200);
+    let runtime = CURRENT.lock().take();
+    if let Some(runtime) = runtime.as_ref().and_then(usable) {
+        runtime.engine.stop(PATIENCE);
     }
+    forget(runtime);
 }
 
 impl Runtime {
@@ -143,9 +157,23 @@ impl Runtime {
         self.host.look(key)
     }
 
-    /// MERGE: the engine's, which tells the fleet too and keeps a rejection while it cannot.
-    pub fn invalidate(&self, key: &Key, rejected: Option<Digest>) -> Result<bool, StoreError> {
-        self.host.invalidate(key, rejected, self.now()).map(|reply| reply.what)
+    /// Add to one of the host's counters, by the kind of key it is about.
+    pub fn count(&self, event: Event, kind: Kind, times: u64) {
+        let token = kind == Kind::Token;
+        let counter = match event {
+            Event::Hit if token => Counter::TokenHits,
+            Event::Hit => Counter::FxHits,
+            Event::Miss if token => Counter::TokenMisses,
+            Event::Miss => Counter::FxMisses,
+            Event::Mint if token => Counter::TokenMints,
+            Event::Mint => Counter::FxFetches,
+            Event::MintFailed => Counter::MintFailures,
+            Event::WaitTimedOut => Counter::WaitTimeouts,
+            Event::Degraded => Counter::Degraded,
+            Event::MarginCut => Counter::MarginsCut,
+            Event::ClockDependent => Counter::ClockDependent,
+        };
+        self.host.count(counter, times);
     }
 
     pub fn minted_by(&self) -> MintedBy {
@@ -159,15 +187,38 @@ fn host_name() -> String {
         .unwrap_or_default()
 }
 
+/// What the binding sees happen and nobody else counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Hit,
+    Miss,
+    Mint,
+    MintFailed,
+    WaitTimedOut,
+    Degraded,
+    MarginCut,
+    ClockDependent,
+}
+
 /// What `sharedstate_status` and phpinfo show.
 impl Runtime {
-    /// MERGE: `Counter::ALL`, `HostTable::usage`, coherence and leadership.
     pub fn numbers(&self) -> Vec<(&'static str, u64)> {
-        self.host.counters()
+        let usage = self.host.usage();
+        let counted =
+            Counter::ALL.iter().map(|(counter, name)| (*name, self.host.counter(*counter)));
+        let sized = [
+            ("host_slots", usage.slots as u64),
+            ("host_slots_used", usage.used as u64),
+            ("host_memory", usage.memory),
+            ("host_memory_used", usage.occupied),
+        ];
+        counted.chain(sized).collect()
     }
 
-    /// MERGE: `HostTable::path` and `Config::identity_parts`.
     pub fn places(&self) -> Vec<(&'static str, String)> {
-        vec![("prefix", self.config.prefix.clone()), ("table", "process memory (stand-in)".into())]
+        vec![
+            ("host_table", self.host.path().display().to_string()),
+            ("host_table_hashed_from", self.config.identity_parts().join(", ")),
+        ]
     }
 }

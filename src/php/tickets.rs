@@ -74,7 +74,7 @@ pub fn holder(key: &Key) -> Option<Holder> {
 pub fn innermost() -> Option<(Vec<u8>, Moment)> {
     OPEN.with_borrow(|open| {
         let entry = open.last()?;
-        Some((entry.ticket.key.name().to_vec(), entry.ticket.plan.wait_until))
+        Some((entry.ticket.key.name().to_vec(), entry.ticket.plan().wait_until))
     })
 }
 

@@ -6,7 +6,7 @@ use ext_php_rs::zend::ExecuteData;
 use super::exceptions::Stop;
 use super::flights::{Flight, Minted};
 use super::options::Token;
-use super::runtime::Runtime;
+use super::runtime::{Event, Runtime};
 use super::{args, counters, memo, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Key, Kind, freshness};
@@ -27,6 +27,8 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let key = key(call.name, options.fingerprint)?;
     let read = |answer: Answer, from: Moment| {
         let token = token::read(answer, &options.read, from, runtime.wall())?;
+        runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
+        runtime.count(Event::ClockDependent, Kind::Token, u64::from(token.clock_dependent));
         let detail = Detail {
             source: "callable".into(),
             minted_by: runtime.minted_by(),
@@ -53,6 +55,7 @@ pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let key = key(call.name, options.fingerprint)?;
     let rejected = call.rejected.map(|token| crate::entry::Digest::of(token.as_bytes()));
     let dropped = runtime
+        .engine
         .invalidate(&key, rejected.or(options.rejected))
         .map_err(|error| FlightError::StoreUnavailable(error.to_string()))
         .map_err(|error| Error::from_flight(error, &key))?;
