@@ -46,6 +46,11 @@ impl Stop {
     }
 }
 
+/// An answer that PHP could not be given, which only happens to an array larger than PHP allows.
+pub fn unbuilt(error: &ext_php_rs::error::Error) -> Stop {
+    Stop::Throw(Error::InvalidValue(format!("the answer could not be built: {error}")))
+}
+
 /// A class and its entry. Entries die with the module and may come back at another address when a
 /// SAPI starts the module again, so they are set at every MINIT and never cached elsewhere.
 struct Class {

@@ -106,10 +106,9 @@ impl Flight<'_> {
             self.count(Event::WaitTimedOut);
         }
         match (Error::from_flight(error, self.key), outer) {
+            // Both names first: the sentence may be cut when it becomes the reason of a failed mint.
             (Error::WaitTimeout(sentence), Some((outer, _))) => Error::WaitTimeout(format!(
-                "{sentence} (asked for '{}' inside the callable of '{}', which leaves it half of \
-                 the time)",
-                String::from_utf8_lossy(self.key.name()),
+                "inside the callable of '{}': {sentence}",
                 String::from_utf8_lossy(&outer)
             )),
             (error, _) => error,
@@ -178,8 +177,9 @@ impl Flight<'_> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
+        let reason = redact(&sentence);
         let sentence = format!("{}: {sentence}", self.what());
-        match finish(Outcome::Failed { reason: redact(&sentence) }) {
+        match finish(Outcome::Failed { reason }) {
             Step::Served(served) => {
                 warn!("{sentence}; the old value is served");
                 Ok(Step::Served(served))

@@ -119,8 +119,8 @@ unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, _: c_int) {
     let Some(name) = setting_of(entry) else { return };
     let value = SECRETS.lock().get(name).map(|value| String::from_utf8_lossy(value).into_owned());
     match value.filter(|value| !value.is_empty()) {
-        Some(value) => zend::print(&config::shown(name, &value)),
-        None => zend::print("no value"),
+        Some(value) => zend::print_info(&config::shown(name, &value)),
+        None => zend::print_info("no value"),
     }
 }
 

@@ -1,15 +1,21 @@
-//! Where log lines go: to PHP's error log. Other threads than PHP's must not touch the engine;
-//! their lines wait here until a request ends.
+//! Where log lines go: to the file that is configured, else to PHP's error log. Other threads than
+//! PHP's must not touch the engine; their lines for PHP's log wait here until a request ends.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 
 use super::zend;
+use crate::clock::system;
+use crate::config::Config;
 
 unsafe extern "C" {
     fn php_log_err_with_severity(message: *const c_char, severity: c_int);
@@ -20,6 +26,7 @@ const KEPT: usize = 64;
 
 struct Logger;
 
+static FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
 static LATER: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 thread_local! {
@@ -35,19 +42,31 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = format!("sharedstate: {}: {}", record.level(), record.args());
-        if PHP_THREAD.get() {
-            write(&line);
-            return;
+        let level = record.level().as_str().to_ascii_lowercase();
+        let line = format!("sharedstate: {level}: {}", record.args());
+        let file = FILE.lock().clone();
+        match file {
+            Some(file) if append(&file, &line).is_ok() => {}
+            _ if PHP_THREAD.get() => write(&line),
+            _ => later(line),
         }
-        let mut later = LATER.lock();
-        if later.len() >= KEPT {
-            later.pop_front();
-        }
-        later.push_back(line);
     }
 
     fn flush(&self) {}
+}
+
+/// Opened for every line: lines are rare, and a rotated file is followed at once.
+fn append(file: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+    file.write_all(format!("{} {line}\n", timestamp()).as_bytes())
+}
+
+fn timestamp() -> String {
+    let seconds = system::wall().unix_millis() / 1000;
+    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second) = at.to_hms();
+    format!("{year}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", u8::from(month))
 }
 
 fn write(line: &str) {
@@ -58,6 +77,14 @@ fn write(line: &str) {
     unsafe { php_log_err_with_severity(line.as_ptr(), NOTICE) };
 }
 
+fn later(line: String) {
+    let mut lines = LATER.lock();
+    if lines.len() >= KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line);
+}
+
 /// MINIT. A second start of the module finds the logger in place.
 pub fn install() {
     static LOGGER: Logger = Logger;
@@ -65,19 +92,20 @@ pub fn install() {
     log::set_max_level(LevelFilter::Warn);
 }
 
-/// The configured level, and that this thread is one of PHP's.
-pub fn set_up(level: LevelFilter) {
+/// RINIT: this thread is one of PHP's.
+pub fn request_begins() {
     PHP_THREAD.set(true);
-    log::set_max_level(level);
+}
+
+pub fn configure(config: &Config) {
+    log::set_max_level(config.log_level);
+    FILE.lock().clone_from(&config.log);
 }
 
 /// RSHUTDOWN: what other threads had to say.
 pub fn flush() {
-    if !PHP_THREAD.get() {
-        return;
-    }
-    let later = std::mem::take(&mut *LATER.lock());
-    for line in later {
+    let lines = std::mem::take(&mut *LATER.lock());
+    for line in lines {
         write(&line);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use ext_php_rs::boxed::ZBox;
 use ext_php_rs::ffi::ext_php_rs_zend_string_release;
@@ -45,6 +46,14 @@ impl Held {
         // SAFETY: gives back the reference `new` took; the entry that held it is gone.
         unsafe { ext_php_rs_zend_string_release(self.0.as_ptr()) };
     }
+}
+
+/// Then the ordinary path is taken once: only there a process sees that its table was replaced or
+/// that a clock jumped. A web request ends sooner; a queue worker runs for days.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+fn until(watch: &Watch, trusted_until: Moment) -> Moment {
+    trusted_until.min(watch.now().plus(LOOK_AGAIN))
 }
 
 struct Entry<const NAMES: usize, V> {
@@ -129,23 +138,23 @@ pub fn rate(from: &ZendStr, to: &ZendStr) -> Option<f64> {
 }
 
 /// Remember what was served, under a watch on that very version.
-pub fn remember_token(name: &ZendStr, value: &ZendStr, watch: Watch, until: Moment) {
+pub fn remember_token(name: &ZendStr, value: &ZendStr, watch: Watch, trusted_until: Moment) {
     let entry = Entry {
         names: [Held::new(name)],
         value: Held::new(value),
+        trusted_until: until(&watch, trusted_until),
         watch,
-        trusted_until: until,
         process: process::generation(),
     };
     release_token(TOKENS.with_borrow_mut(|table| table.put(entry)));
 }
 
-pub fn remember_rate(names: [&ZendStr; 2], value: f64, watch: Watch, until: Moment) {
+pub fn remember_rate(names: [&ZendStr; 2], value: f64, watch: Watch, trusted_until: Moment) {
     let entry = Entry {
         names: names.map(Held::new),
         value,
+        trusted_until: until(&watch, trusted_until),
         watch,
-        trusted_until: until,
         process: process::generation(),
     };
     if let Some(old) = RATES.with_borrow_mut(|table| table.put(entry)) {

@@ -34,7 +34,7 @@ pub struct Runtime {
 static CURRENT: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
 
 thread_local! {
-    /// Whether a request is being served: not during preload, where RINIT never ran.
+    /// Whether a request is being served.
     static SERVING: Cell<bool> = const { Cell::new(false) };
     /// The runtime whose settings were compared in this request.
     static CHECKED: RefCell<Option<Arc<Runtime>>> = const { RefCell::new(None) };
@@ -56,7 +56,7 @@ pub fn current() -> Result<Arc<Runtime>, Error> {
     if let Some(runtime) = CHECKED.with_borrow(|checked| checked.as_ref().and_then(usable)) {
         return Ok(runtime);
     }
-    if !SERVING.get() {
+    if !SERVING.get() || zend::is_preloading() {
         return Err(Error::Config(
             "sharedstate cannot be used before the first request (in an opcache.preload script): \
              what it opened there would be shared with every worker"
@@ -107,7 +107,7 @@ fn shared() -> Result<Arc<Runtime>, Error> {
 fn build() -> Result<Runtime, Error> {
     let settings = ini::snapshot();
     let config = settings.parse().map_err(Error::Config)?;
-    logger::set_up(config.log_level);
+    logger::configure(&config);
     let identity = config.identity_parts();
     let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
     let place = Place::new(&config.host_dir, &identity);

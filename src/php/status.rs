@@ -1,12 +1,14 @@
 //! `sharedstate_status` and the phpinfo section: what runs with what, for people. No secrets, and
 //! no token.
 
+use std::panic::AssertUnwindSafe;
+
 use ext_php_rs::boxed::ZBox;
 use ext_php_rs::types::{ZendHashTable, Zval};
-use ext_php_rs::zend::{ExecuteData, ModuleEntry};
+use ext_php_rs::zend::{ExecuteData, ModuleEntry, run_handler};
 use ext_php_rs::{info_table_end, info_table_header, info_table_row, info_table_start};
 
-use super::exceptions::Stop;
+use super::exceptions::{Stop, unbuilt};
 use super::runtime::Runtime;
 use super::{args, counters, runtime, zend};
 
@@ -17,7 +19,8 @@ pub fn status(ex: &ExecuteData) -> Result<Zval, Stop> {
     let runtime = runtime::current()?;
     counters::flush();
     let mut result = Zval::new();
-    result.set_hashtable(table(&runtime, limited).map_err(|_| Stop::Pending)?);
+    let table = table(&runtime, limited).map_err(|error| unbuilt(&error))?;
+    result.set_hashtable(table);
     Ok(result)
 }
 
@@ -38,6 +41,13 @@ fn table(runtime: &Runtime, limited: bool) -> ext_php_rs::error::Result<ZBox<Zen
 /// MINFO. Attaches when it may and can, and says so when it cannot: `php --ri sharedstate` is where
 /// people look first.
 pub unsafe extern "C" fn info(module: *mut ModuleEntry) {
+    run_handler(AssertUnwindSafe(|| {
+        section();
+        zend::show_ini(module);
+    }));
+}
+
+fn section() {
     info_table_start!();
     info_table_header!("sharedstate", "enabled");
     info_table_row!("version", env!("CARGO_PKG_VERSION"));
@@ -56,5 +66,4 @@ pub unsafe extern "C" fn info(module: *mut ModuleEntry) {
         }
     }
     info_table_end!();
-    zend::show_ini(module);
 }

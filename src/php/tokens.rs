@@ -3,7 +3,7 @@
 use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
 use ext_php_rs::zend::ExecuteData;
 
-use super::exceptions::Stop;
+use super::exceptions::{Stop, unbuilt};
 use super::flights::{Flight, Minted};
 use super::options::Token;
 use super::runtime::{Event, Runtime};
@@ -74,8 +74,7 @@ pub fn info(ex: &ExecuteData) -> Result<Zval, Stop> {
         return Ok(Zval::null());
     };
     let mut result = Zval::new();
-    // A table that cannot be filled is a bug of this file: the names are fixed.
-    let table = describe(&entry, &runtime).map_err(|_| Stop::Pending)?;
+    let table = describe(&entry, &runtime).map_err(|error| unbuilt(&error))?;
     result.set_hashtable(table);
     Ok(result)
 }

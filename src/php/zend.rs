@@ -176,6 +176,15 @@ pub fn clear_exception() {
     unsafe { zend_clear_exception() };
 }
 
+/// Whether `opcache.preload` runs its script: it looks like a request, RINIT and all, but it runs in
+/// the process that all workers are forked from.
+pub fn is_preloading() -> bool {
+    /// `ZEND_COMPILE_PRELOAD`; the same bit in all versions since 8.0, and in no binding.
+    const PRELOAD: u32 = 1 << 15;
+    // SAFETY: reads one word of this thread's compiler globals.
+    unsafe { (*ext_php_rs_compiler_globals()).compiler_options & PRELOAD != 0 }
+}
+
 /// An identity for the fiber that runs now; null for the main flow. Only ever compared.
 pub fn active_fiber() -> *const c_void {
     // SAFETY: reads one pointer of this thread's executor globals.
@@ -202,8 +211,12 @@ pub fn show_ini(module: *mut ext_php_rs::zend::ModuleEntry) {
     unsafe { display_ini_entries(module) };
 }
 
-/// Print as `echo` does.
-pub fn print(text: &str) {
+/// Print a value into phpinfo, which is HTML except on a terminal.
+pub fn print_info(text: &str) {
+    // SAFETY: the SAPI module is set before any extension starts and never changes.
+    let plain = unsafe { (*ext_php_rs::ffi::ext_php_rs_sapi_module()).phpinfo_as_text != 0 };
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let text = if plain { text } else { &escaped };
     // SAFETY: pointer and length of one live string slice.
     unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
 }
