@@ -34,7 +34,7 @@ pub fn call(callable: &Zval, name: &[u8], version: u64) -> Called {
     match outcome {
         Ok(called) => called,
         Err(CatchError::Bailout) => Called::Bailout,
-        // The panic's own words may hold anything; the panic hook has logged them.
+        // Our own bug; the panic hook has logged where.
         Err(_) => Called::Unusable("the answer could not be read: internal error".into()),
     }
 }

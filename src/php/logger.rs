@@ -90,6 +90,11 @@ pub fn install() {
     static LOGGER: Logger = Logger;
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(LevelFilter::Warn);
+    // A panic becomes a PHP error. Its place is worth a line; its words could hold a value.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!("internal error at {place}");
+    }));
 }
 
 /// RINIT: this thread is one of PHP's.
