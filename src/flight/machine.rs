@@ -236,7 +236,7 @@ impl Flight {
     fn may_revalidate(&mut self, may: bool, now: Moment) -> Action {
         let Some(have) = &self.have else { return self.board(now) };
         if may {
-            return Action::Restore(have.entry.clone());
+            return Action::Restore(Entry { unsynced: false, ..have.entry.clone() });
         }
         if self.unconfirmed_for(have, now) < self.plan.max_staleness * 2 {
             return self.serve(Tier::Host, now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
-use crate::entry::{Digest, Entry, Key, Timing};
+use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::keeper::{Charge, Keeper};
 use crate::store::{Host, Reply, Secret, Store, StoreError};
 
@@ -194,40 +194,7 @@ impl Engine {
         // When the last question was sent: an answer says how things stood then, not later.
         let mut asked_at = host.now();
         loop {
-            let action = flight.step(event, host.now());
-            event = match action {
-                Action::Look => Event::Looked(host.look(key)),
-                Action::Board { until } => Event::Boarded(host.board(key, until, host.now())),
-                Action::Wait { bell, at_most } => {
-                    host.wait(key, bell, at_most);
-                    Event::Woke
-                }
-                Action::Sleep(span) => {
-                    std::thread::sleep(span);
-                    Event::Woke
-                }
-                Action::MayRevalidate { until } => {
-                    Event::MayRevalidate(host.may_revalidate(key, host.now(), until))
-                }
-                Action::Restore(entry) => {
-                    asked_at = host.now();
-                    let ask = |fleet: &dyn Store| fleet.restore(key, &entry, asked_at);
-                    Event::Restored(self.ask(key, Authority::Fleet, ask))
-                }
-                Action::Claim(authority, claim) => {
-                    if let Some(right) = flight.right() {
-                        host.extend(key, &right, host.now().plus(claim.lease));
-                        host.note_secret(key, &right, claim.secret);
-                    }
-                    asked_at = host.now();
-                    let reply =
-                        self.ask(key, authority, |store| store.claim(key, &claim, asked_at));
-                    if authority == Authority::Fleet && claim.rejected.is_some() {
-                        let unsent = claim.rejected.filter(|_| reply.is_err());
-                        host.set_pending_rejection(key, unsent);
-                    }
-                    Event::Claimed(reply)
-                }
+            event = match flight.step(event, host.now()) {
                 Action::Mint(authority, lease, reason) => {
                     let minted_from = host.now();
                     self.keeper.keep(Charge {
@@ -241,38 +208,74 @@ impl Engine {
                     let ticket = Ticket { key: key.clone(), reason, minted_from, flight };
                     return Step::Mint(Box::new(ticket));
                 }
-                Action::Commit(authority, lease, entry) => {
-                    asked_at = host.now();
-                    let commit = |store: &dyn Store| store.commit(key, &lease, &entry, asked_at);
-                    Event::Committed(self.ask(key, authority, commit))
-                }
-                Action::Abandon(authority, lease, failure) => {
-                    let now = host.now();
-                    // An abandon that does not arrive leaves the lease to run out.
-                    let give = |store: &dyn Store| {
-                        let what = store.abandon(key, &lease, failure.as_ref(), now)?;
-                        Ok(Reply { floor: crate::entry::Version::NONE, what })
-                    };
-                    if let Err(error) = self.ask(key, authority, give) {
-                        log::debug!("a lease was not given back: {error}");
-                    }
-                    Event::Carried
-                }
-                Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, asked_at)),
-                Action::Confirm(version) => {
-                    host.confirm(key, version, asked_at);
-                    Event::Carried
-                }
                 Action::Done(result) => {
                     if let Some(right) = flight.right() {
                         host.leave(key, &right);
                     }
-                    return match result {
-                        Ok(served) => Step::Served(served),
-                        Err(error) => Step::Failed(error),
-                    };
+                    return result.map_or_else(Step::Failed, Step::Served);
                 }
-            };
+                action => self.perform(key, &flight, action, &mut asked_at),
+            }
+        }
+    }
+
+    fn perform(&self, key: &Key, flight: &Flight, action: Action, asked_at: &mut Moment) -> Event {
+        let host = &*self.host;
+        let now = host.now();
+        match action {
+            Action::Look => Event::Looked(host.look(key)),
+            Action::Board { until } => Event::Boarded(host.board(key, until, now)),
+            Action::Wait { bell, at_most } => {
+                host.wait(key, bell, at_most);
+                Event::Woke
+            }
+            Action::Sleep(span) => {
+                std::thread::sleep(span);
+                Event::Woke
+            }
+            Action::MayRevalidate { until } => {
+                Event::MayRevalidate(host.may_revalidate(key, now, until))
+            }
+            Action::Restore(entry) => {
+                *asked_at = now;
+                let restore = |fleet: &dyn Store| fleet.restore(key, &entry, now);
+                Event::Restored(self.ask(key, Authority::Fleet, restore))
+            }
+            Action::Claim(authority, claim) => {
+                if let Some(right) = flight.right() {
+                    host.extend(key, &right, now.plus(claim.lease));
+                    host.note_secret(key, &right, claim.secret);
+                }
+                *asked_at = now;
+                let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
+                if authority == Authority::Fleet && claim.rejected.is_some() {
+                    host.set_pending_rejection(key, claim.rejected.filter(|_| reply.is_err()));
+                }
+                Event::Claimed(reply)
+            }
+            Action::Commit(authority, lease, entry) => {
+                *asked_at = now;
+                let commit = |store: &dyn Store| store.commit(key, &lease, &entry, now);
+                Event::Committed(self.ask(key, authority, commit))
+            }
+            Action::Abandon(authority, lease, failure) => {
+                let give = |store: &dyn Store| {
+                    store.abandon(key, &lease, failure.as_ref(), now)?;
+                    Ok(Reply { floor: Version::NONE, what: () })
+                };
+                // One that does not arrive leaves the lease to run out.
+                if let Err(error) = self.ask(key, authority, give) {
+                    log::debug!("a lease was not given back: {error}");
+                }
+                Event::Carried
+            }
+            Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, *asked_at)),
+            Action::Confirm(version) => {
+                host.confirm(key, version, *asked_at);
+                Event::Carried
+            }
+            // Both end the loop of `carry_out` and are not carried out here.
+            Action::Mint(..) | Action::Done(_) => Event::Carried,
         }
     }
 

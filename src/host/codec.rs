@@ -9,8 +9,8 @@ use crate::entry::{Entry, Timing, Version};
 use crate::store::record::{Held, Record};
 use crate::store::{Lease, Secret};
 
-/// Checksum, two words of lengths, flags, twelve fields.
-pub const HEAD: usize = 16;
+/// Checksum, two words of lengths, flags, thirteen fields.
+pub const HEAD: usize = 17;
 
 const HAS_ENTRY: u64 = 1;
 const UNSYNCED: u64 = 2;
@@ -62,6 +62,7 @@ pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
     words[13] = record.retry_at.as_millis() as u64;
     words[14] = record.rejections;
     words[15] = record.reject_at.as_millis() as u64;
+    words[16] = record.rejected_early.0;
 
     let body = parts.iter().flat_map(|part| part.iter().copied());
     let mut word = [0; 8];
@@ -120,6 +121,7 @@ pub fn decode(key: &[u8], words: &[u64]) -> Option<Record> {
         reason: String::from_utf8_lossy(reason).into_owned(),
         rejections: words[14],
         reject_at: moment(15),
+        rejected_early: Version(words[16]),
     })
 }
 
@@ -161,6 +163,7 @@ mod tests {
             reason: "429 Too Many Requests".into(),
             rejections: 1,
             reject_at: at(60),
+            rejected_early: Version(8),
         }
     }
 

@@ -138,8 +138,14 @@ fn try_open(place: &Place, wanted: Sizes) -> io::Result<Option<(File, Map)>> {
     if !sys::lock_byte(&file, 0, LockKind::Shared)? || !still_named(place, &file) {
         return Ok(None);
     }
-    let map = Map::new(&file, found)?;
-    Ok(Some((file, map)))
+    // Through an open of its own: a mapping keeps its open file alive, with all locks on it, in
+    // every forked child that inherits the mapping, however many descriptors are closed there.
+    let unlocked = open_existing(&path)?;
+    if !still_named(place, &unlocked) {
+        return Ok(None);
+    }
+    let map = Map::new(&unlocked, found)?;
+    Ok(still_named(place, &file).then_some((file, map)))
 }
 
 fn open_existing(path: &Path) -> io::Result<File> {

@@ -187,7 +187,7 @@ impl Table {
         Tag(self.tag(slot).load(Acquire)).hash() == hash
     }
 
-    fn tag(&self, slot: usize) -> &AtomicU64 {
+    pub(super) fn tag(&self, slot: usize) -> &AtomicU64 {
         &self.map.bucket(slot / WAYS).tags[slot % WAYS]
     }
 
@@ -232,7 +232,7 @@ fn refused(error: io::Error) -> StoreError {
     StoreError::Refused(format!("the host table cannot be written: {error}"))
 }
 
-enum Edited<R> {
+pub(super) enum Edited<R> {
     Done(R),
     Absent,
     /// The right went to somebody else; whatever was begun has no effect.
@@ -240,7 +240,7 @@ enum Edited<R> {
 }
 
 /// The write right of one bucket, held.
-struct Tenure<'a> {
+pub(super) struct Tenure<'a> {
     table: &'a Table,
     index: usize,
     bucket: &'a Bucket,
@@ -248,7 +248,7 @@ struct Tenure<'a> {
 }
 
 impl<'a> Tenure<'a> {
-    fn begin(table: &'a Table, index: usize) -> io::Result<Option<Self>> {
+    pub(super) fn begin(table: &'a Table, index: usize) -> io::Result<Option<Self>> {
         let bucket = table.map.bucket(index);
         let now = table.now();
         let until = now.plus(WRITE_HOLD);
@@ -287,11 +287,11 @@ impl<'a> Tenure<'a> {
                 if !tag.swing(seen.0, seen.then(seen.hash()).0) {
                     continue;
                 }
-                self.table.count(Counter::WritersGivenUp, 1);
             }
             // A dead holder of our own generation had announced something: it is dead, and the
             // buffer as good as any idle one.
             if self.bucket.target.swing(word, self.target(None)) {
+                self.table.count(Counter::WritersGivenUp, u64::from(ahead != 0));
                 return true;
             }
         }
@@ -324,7 +324,7 @@ impl<'a> Tenure<'a> {
         }))
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         let announced = self.bucket.target.load(Acquire);
         if Target::unpack(announced).generation == self.generation {
             self.bucket.target.swing(announced, self.target(None));
@@ -339,7 +339,7 @@ impl<'a> Tenure<'a> {
         );
     }
 
-    fn edit<R>(
+    pub(super) fn edit<R>(
         &self,
         key: &Key,
         insert: bool,
@@ -397,7 +397,7 @@ impl<'a> Tenure<'a> {
     }
 
     /// A buffer of the size class that starts at `first`, neither current nor lost.
-    fn idle_buffer(&self, slot: usize, seen: State, first: usize) -> Option<usize> {
+    pub(super) fn idle_buffer(&self, slot: usize, seen: State, first: usize) -> Option<usize> {
         let word = &self.table.map.slot(slot).lost;
         let marked = word.load(Acquire);
         let lost =
@@ -411,7 +411,7 @@ impl<'a> Tenure<'a> {
         })
     }
 
-    fn announce(&self, slot: usize, buffer: usize) -> bool {
+    pub(super) fn announce(&self, slot: usize, buffer: usize) -> bool {
         self.bucket.target.swing(self.target(None), self.target(Some((slot, buffer))))
     }
 

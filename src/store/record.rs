@@ -22,6 +22,8 @@ pub struct Record {
     /// Rejections in a row, and when the next may drop a token.
     pub rejections: u64,
     pub reject_at: Moment,
+    /// The version that was rejected too soon to be dropped: its life does not count as unrejected.
+    pub rejected_early: Version,
 }
 
 /// A lease and the end of it.
@@ -164,11 +166,12 @@ impl Record {
         let Some(entry) = self.entry.as_ref().filter(in_force) else {
             return Rejection::NotCurrent;
         };
-        if lived_half(&entry.timing, at.now) {
+        if lived_half(&entry.timing, at.now) && self.rejected_early != entry.version {
             self.rejections = 0;
         }
         // The first waits for nothing, not even for a clock that began at zero.
         if self.rejections > 0 && at.now < self.reject_at {
+            self.rejected_early = entry.version;
             return Rejection::TooSoon(at.now.until(self.reject_at));
         }
         // Not above a mint in flight: that one is already the answer to this rejection.
