@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::flight::Engine;
 use crate::host::{Counter, HostTable, Place, Sizes};
 use crate::process;
-use crate::store::{Host as _, Known};
+use crate::store::{Host as _, Known, Store};
 
 pub use crate::host::Watch;
 
@@ -115,12 +115,18 @@ fn build() -> Result<Runtime, Error> {
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
     let host = Arc::new(HostTable::open(place, sizes).map_err(Error::Config)?);
-    if config.redis_dsn.is_some() {
-        // MERGE: the Redis store goes where `None` stands below.
-        return Err(Error::Config("sharedstate.redis.dsn: not built into this release".into()));
-    }
-    let engine = Engine::new(host.clone(), None);
+    let engine = Engine::new(host.clone(), fleet(&config)?);
     Ok(Runtime { engine, config, host, settings, process: process::generation() })
+}
+
+/// The authority for many hosts, when there is one; connects at first need.
+/// MERGE: `RedisConfig::parse(dsn)` with the timeouts, pool and credentials of `config` put in,
+/// then `Arc::new(RedisStore::new(redis))`.
+fn fleet(config: &Config) -> Result<Option<Arc<dyn Store>>, Error> {
+    match &config.redis_dsn {
+        None => Ok(None),
+        Some(_) => Err(Error::Config("sharedstate.redis.dsn: Redis is not built in yet".into())),
+    }
 }
 
 /// In the child of a fork: close what was inherited. Neither locks nor allocates.
