@@ -25,6 +25,8 @@ pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod keeper;
+#[cfg(feature = "php")]
+mod php;
 pub mod process;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -1,0 +1,126 @@
+//! Argument lists, parsed by PHP's own parser: weak-mode coercion, strict types, deprecations and
+//! error messages are exactly those of an internal function.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+
+use ext_php_rs::ffi::{HashTable, zend_string};
+use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::zend::ExecuteData;
+
+use super::exceptions::Stop;
+use super::zend::{arg, array_of, num_args, zend_parse_parameters};
+
+/// Room for what the parser notes about a callable (`zend_fcall_info` and its cache), which grew
+/// between PHP versions and may again. Only PHP's check of the callable is wanted; the call itself
+/// goes by the argument slot.
+type CallableNotes = MaybeUninit<[u64; 32]>;
+
+/// `string $name, ?callable $callable = null, array $options = []`
+pub struct Lookup<'a> {
+    pub name: &'a ZendStr,
+    pub callable: Option<&'a Zval>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
+/// `string $from, string $to, ?callable $fetch = null, array $options = []`
+pub struct Pair<'a> {
+    pub from: &'a ZendStr,
+    pub to: &'a ZendStr,
+    pub callable: Option<&'a Zval>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
+/// `string $name, ?string $rejected = null, array $options = []`
+pub struct Rejection<'a> {
+    pub name: &'a ZendStr,
+    pub rejected: Option<&'a ZendStr>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
+/// `string $name, array $options = []`
+pub struct Question<'a> {
+    pub name: &'a ZendStr,
+    pub options: Option<&'a ZendHashTable>,
+}
+
+/// What the parser wrote: pointers into the argument slots, which live as long as the frame.
+struct Slots {
+    first: *mut zend_string,
+    second: *mut zend_string,
+    options: *mut HashTable,
+}
+
+/// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses.
+macro_rules! parse {
+    ($ex:ident, $spec:expr, $($target:expr),+) => {{
+        const SPEC: &CStr = $spec;
+        let spec: *const c_char = SPEC.as_ptr();
+        // SAFETY: every target has the type its letter in the format stands for, and a callable's
+        // two are larger than any version of PHP fills.
+        if unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) } == 0 {
+            Ok(())
+        } else {
+            Err(Stop::Pending)
+        }
+    }};
+}
+
+fn string<'a>(pointer: *mut zend_string) -> Result<&'a ZendStr, Stop> {
+    // SAFETY: null, or the string of an argument slot, which outlives the handler that asked.
+    unsafe { pointer.as_ref() }.ok_or(Stop::Pending)
+}
+
+fn callable(ex: &ExecuteData, index: u32) -> Option<&Zval> {
+    arg(ex, index).filter(|slot| !slot.is_null())
+}
+
+const fn empty() -> Slots {
+    Slots { first: null_mut(), second: null_mut(), options: null_mut() }
+}
+
+pub fn lookup(ex: &ExecuteData) -> Result<Lookup<'_>, Stop> {
+    let mut to = empty();
+    let (mut info, mut cache) = (CallableNotes::zeroed(), CallableNotes::zeroed());
+    parse!(ex, c"S|f!h", &raw mut to.first, &raw mut info, &raw mut cache, &raw mut to.options)?;
+    let (name, options) = (string(to.first)?, array_of(to.options));
+    Ok(Lookup { name, callable: callable(ex, 1), options })
+}
+
+pub fn pair(ex: &ExecuteData) -> Result<Pair<'_>, Stop> {
+    let mut to = empty();
+    let (mut info, mut cache) = (CallableNotes::zeroed(), CallableNotes::zeroed());
+    parse!(
+        ex,
+        c"SS|f!h",
+        &raw mut to.first,
+        &raw mut to.second,
+        &raw mut info,
+        &raw mut cache,
+        &raw mut to.options
+    )?;
+    let options = array_of(to.options);
+    Ok(Pair { from: string(to.first)?, to: string(to.second)?, callable: callable(ex, 2), options })
+}
+
+pub fn rejection(ex: &ExecuteData) -> Result<Rejection<'_>, Stop> {
+    let mut to = empty();
+    parse!(ex, c"S|S!h", &raw mut to.first, &raw mut to.second, &raw mut to.options)?;
+    let (name, options) = (string(to.first)?, array_of(to.options));
+    Ok(Rejection { name, rejected: string(to.second).ok(), options })
+}
+
+pub fn question(ex: &ExecuteData) -> Result<Question<'_>, Stop> {
+    let mut to = empty();
+    parse!(ex, c"S|h", &raw mut to.first, &raw mut to.options)?;
+    Ok(Question { name: string(to.first)?, options: array_of(to.options) })
+}
+
+/// `bool $flag = false`
+pub fn flag(ex: &ExecuteData) -> Result<bool, Stop> {
+    let mut flag = false;
+    parse!(ex, c"|b", &raw mut flag)?;
+    Ok(flag)
+}

@@ -1,0 +1,99 @@
+//! The call of `$mint` or `$fetch`: whatever happens inside, it comes back here as plain data, so
+//! that the ticket is finished before PHP goes on. No lock is held while it runs.
+
+use std::panic::AssertUnwindSafe;
+
+use ext_php_rs::types::{ZendCallable, ZendHashTable, ZendObject, ZendStr, Zval};
+use ext_php_rs::zend::{CatchError, ce, try_catch};
+
+use super::convert::{self, Refused};
+use super::zend;
+use crate::error::redact;
+use crate::token::Answer;
+
+/// How the call ended.
+pub enum Called {
+    Answered(Answer),
+    /// It returned something no token or sheet can be read from; why, as a sentence.
+    Unusable(String),
+    /// An `\Exception` is pending; what it said, without secrets.
+    Failed(String),
+    /// An `\Error` is pending: a bug in the callable, not a failure of the issuer.
+    Broken(String),
+    /// `exit()`, or the fiber it was suspended in was destroyed. Pending.
+    Exited,
+    /// A fatal error, the time limit or the memory limit. The engine waits to unwind.
+    Bailout,
+}
+
+/// Calls `callable(array{name: string, version: int})`.
+pub fn call(callable: &Zval, name: &[u8], version: u64) -> Called {
+    // A bailout is a jump over every frame between the engine and the nearest catch. It is caught
+    // here, above the only frames that may be lost: these hold request memory, which PHP frees.
+    let outcome = try_catch(AssertUnwindSafe(|| run(callable, name, version)));
+    match outcome {
+        Ok(called) => called,
+        Err(CatchError::Bailout) => Called::Bailout,
+        // Our own bug; the panic hook has logged where.
+        Err(_) => Called::Unusable("the answer could not be read: internal error".into()),
+    }
+}
+
+fn run(callable: &Zval, name: &[u8], version: u64) -> Called {
+    let result = match request(name, version) {
+        Ok(request) => ZendCallable::new(callable).and_then(|call| call.try_call(vec![&request])),
+        Err(error) => Err(error),
+    };
+    if zend::pending().is_some() {
+        return thrown();
+    }
+    let Ok(value) = result else {
+        return Called::Unusable("the callable could not be called".into());
+    };
+    match convert::answer(&value) {
+        Ok(answer) => Called::Answered(answer),
+        Err(Refused::Because(sentence)) => {
+            Called::Unusable(format!("the callable returned {sentence}"))
+        }
+        Err(Refused::Threw) => thrown(),
+    }
+}
+
+fn request(name: &[u8], version: u64) -> ext_php_rs::error::Result<Zval> {
+    let mut table = ZendHashTable::with_capacity(2);
+    let mut text = Zval::new();
+    text.set_zend_string(ZendStr::new(name, false));
+    table.insert("name", text)?;
+    // Microseconds at the most; far below what an int holds.
+    table.insert("version", i64::try_from(version).unwrap_or(i64::MAX))?;
+    let mut request = Zval::new();
+    request.set_hashtable(table);
+    Ok(request)
+}
+
+/// What the pending exception means for the mint.
+fn thrown() -> Called {
+    let Some(exception) = zend::pending() else {
+        return Called::Unusable("the callable could not be called".into());
+    };
+    if zend::is_exit(exception) {
+        return Called::Exited;
+    }
+    let class = exception.get_class_name().unwrap_or_default();
+    let reason = redact(&match message_of(exception) {
+        Some(message) => format!("{class}: {message}"),
+        None => class,
+    });
+    if exception.instance_of(ce::exception()) {
+        Called::Failed(reason)
+    } else {
+        Called::Broken(reason)
+    }
+}
+
+/// The message as it stands in the object: `getMessage()` would be a call with an exception pending.
+fn message_of(exception: &ZendObject) -> Option<String> {
+    let message = zend::exception_message(exception)?;
+    let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,200 @@
+//! PHP values as plain data, so that nothing of PHP's is held once a callable has answered.
+
+use ext_php_rs::types::{ZendHashTable, ZendObject, Zval};
+use serde_json::{Map, Number, Value};
+
+use super::zend;
+use crate::token::Answer;
+
+/// Deeper than any token response; an array that holds itself by reference ends here.
+const MAX_DEPTH: usize = 32;
+
+/// Why a value could not be taken over.
+#[derive(Debug)]
+pub enum Refused {
+    /// In words that continue "the callable returned …".
+    Because(String),
+    /// A method of the returned object threw; the exception is pending.
+    Threw,
+}
+
+impl From<String> for Refused {
+    fn from(sentence: String) -> Self {
+        Self::Because(sentence)
+    }
+}
+
+/// What a callable returned. May run user code: `getToken()` and `getExpires()`.
+pub fn answer(value: &Zval) -> Result<Answer, Refused> {
+    let value = value.dereference();
+    if let Some(text) = zend::string_of(value) {
+        Ok(Answer::Text(text.as_bytes().to_vec()))
+    } else if value.is_array() {
+        Ok(Answer::Json(json(value, MAX_DEPTH)?))
+    } else if let Some(object) = value.object() {
+        from_object(object)
+    } else {
+        Err(Refused::Because(format!(
+            "{}; it must return the token response as an array or JSON string, a token string \
+             with ['ttl' => seconds], or an object with getToken()",
+            zend::type_name(value)
+        )))
+    }
+}
+
+/// The token object of league/oauth2-client and its relatives.
+fn from_object(object: &ZendObject) -> Result<Answer, Refused> {
+    let class = object.get_class_name().unwrap_or_default();
+    let token = method(object, "getToken")?
+        .ok_or_else(|| format!("an object of class {class}, which has no method getToken()"))?;
+    let token = zend::string_of(token.dereference())
+        .ok_or_else(|| format!("a {class} whose getToken() is not a string"))?
+        .as_str()
+        .map_err(|_| format!("a {class} whose getToken() is not valid UTF-8"))?
+        .to_owned();
+    let expires = match method(object, "getExpires")? {
+        None => None,
+        Some(value) => match value.dereference() {
+            at if at.is_null() => None,
+            at => Some(at.long().or_else(|| at.str()?.parse().ok()).ok_or_else(|| {
+                format!("a {class} whose getExpires() is neither a Unix time nor null")
+            })?),
+        },
+    };
+    Ok(Answer::Object { token, expires })
+}
+
+/// The result of a method, or `None` when the class does not have it.
+fn method(object: &ZendObject, name: &str) -> Result<Option<Zval>, Refused> {
+    let result = object.try_call_method(name, Vec::new());
+    if zend::pending().is_some() {
+        return Err(Refused::Threw);
+    }
+    Ok(result.ok())
+}
+
+/// An array, or what is in one, as JSON. Lists become arrays, everything else objects.
+fn json(value: &Zval, depth: usize) -> Result<Value, String> {
+    let value = value.dereference();
+    if let Some(number) = value.long() {
+        Ok(Value::from(number))
+    } else if let Some(number) = value.double() {
+        // The shortest text that reads back as this number: what PHP itself prints.
+        // JSON has no infinity; as text it is refused where a number is wanted.
+        Ok(Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number))
+    } else if let Some(text) = zend::string_of(value) {
+        let text = std::str::from_utf8(text.as_bytes());
+        text.map(Value::from).map_err(|_| "an array with a string that is not UTF-8".into())
+    } else if let Some(flag) = value.bool() {
+        Ok(Value::Bool(flag))
+    } else if value.is_null() {
+        Ok(Value::Null)
+    } else if let Some(table) = value.array() {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| format!("an array nested more than {MAX_DEPTH} levels deep"))?;
+        table_json(table, depth)
+    } else {
+        Err(format!("an array that holds a value of type {}", zend::type_name(value)))
+    }
+}
+
+fn table_json(table: &ZendHashTable, depth: usize) -> Result<Value, String> {
+    // `next_zval` and not the iterator proper, which panics on a key that is not UTF-8.
+    let mut entries = table.iter();
+    if table.has_sequential_keys() {
+        let mut list = Vec::with_capacity(table.len());
+        while let Some((_, value)) = entries.next_zval() {
+            list.push(json(value, depth)?);
+        }
+        return Ok(Value::Array(list));
+    }
+    let mut map = Map::new();
+    while let Some((key, value)) = entries.next_zval() {
+        map.insert(key_text(&key)?, json(value, depth)?);
+    }
+    Ok(Value::Object(map))
+}
+
+fn key_text(key: &Zval) -> Result<String, String> {
+    if let Some(number) = key.long() {
+        return Ok(number.to_string());
+    }
+    let bytes = zend::string_of(key).map_or(&[][..], |key| key.as_bytes());
+    String::from_utf8(bytes.to_vec()).map_err(|_| "an array with a key that is not UTF-8".into())
+}
+
+/// Appends `value` as bytes that no other value has: every part carries its type and its length.
+/// Keys are sorted, so the order in which an array was written does not matter; the order of a
+/// list does. Floats are told apart by their bits, 1 from "1".
+pub fn canonical(value: &Zval, out: &mut Vec<u8>) -> Result<(), String> {
+    canonical_within(value, MAX_DEPTH, out)
+}
+
+fn canonical_within(value: &Zval, depth: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    let value = value.dereference();
+    if let Some(number) = value.long() {
+        part(b'i', &number.to_be_bytes(), out);
+    } else if let Some(number) = value.double() {
+        part(b'f', &number.to_bits().to_be_bytes(), out);
+    } else if let Some(text) = zend::string_of(value) {
+        part(b's', text.as_bytes(), out);
+    } else if let Some(flag) = value.bool() {
+        part(b'b', &[u8::from(flag)], out);
+    } else if value.is_null() {
+        part(b'n', &[], out);
+    } else if let Some(table) = value.array() {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| format!("is nested more than {MAX_DEPTH} levels deep"))?;
+        let mut pairs = Vec::with_capacity(table.len());
+        let mut entries = table.iter();
+        while let Some((key, value)) = entries.next_zval() {
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            canonical_within(&key, depth, &mut left)?;
+            canonical_within(value, depth, &mut right)?;
+            pairs.push((left, right));
+        }
+        pairs.sort();
+        let body: Vec<u8> = pairs.into_iter().flat_map(|(k, v)| [k, v].concat()).collect();
+        part(b'a', &body, out);
+    } else {
+        return Err(format!("holds a value of type {}", zend::type_name(value)));
+    }
+    Ok(())
+}
+
+fn part(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(tag);
+    out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// JSON as a PHP value: objects become arrays.
+pub fn to_php(value: &Value) -> ext_php_rs::error::Result<Zval> {
+    let mut result = Zval::new();
+    match value {
+        Value::Null => result.set_null(),
+        Value::Bool(flag) => result.set_bool(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => result.set_long(whole),
+            (None, float) => result.set_double(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => result.set_string(text, false)?,
+        Value::Array(list) => {
+            let mut table = ZendHashTable::with_capacity(u32::try_from(list.len())?);
+            for value in list {
+                table.push(to_php(value)?)?;
+            }
+            result.set_hashtable(table);
+        }
+        Value::Object(map) => {
+            let mut table = ZendHashTable::with_capacity(u32::try_from(map.len())?);
+            for (name, value) in map {
+                table.insert(name.as_str(), to_php(value)?)?;
+            }
+            result.set_hashtable(table);
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,53 @@
+//! The two functions that are called on every request path, many times. What the memo knows is
+//! answered straight from the argument slots; everything else, and every doubt, takes the ordinary
+//! path. Nothing here may panic: there is no frame around it that would catch it.
+
+use ext_php_rs::types::Zval;
+use ext_php_rs::zend::ExecuteData;
+
+use super::functions::answer;
+use super::{counters, memo, rates, tokens, zend};
+
+pub extern "C" fn shared_token_get(ex: &mut ExecuteData, retval: &mut Zval) {
+    if !token_hit(ex, retval) {
+        answer(ex, retval, tokens::get);
+    }
+}
+
+pub extern "C" fn fx_rate(ex: &mut ExecuteData, retval: &mut Zval) {
+    if !rate_hit(ex, retval) {
+        answer(ex, retval, rates::rate);
+    }
+}
+
+#[inline]
+fn token_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
+    if zend::num_args(ex) > 2 || !unneeded_callable(zend::arg(ex, 1)) {
+        return false;
+    }
+    let Some(name) = zend::arg(ex, 0).and_then(zend::string_of) else { return false };
+    let Some(value) = memo::token(name) else { return false };
+    counters::token_hit();
+    zend::set_string(retval, value);
+    true
+}
+
+#[inline]
+fn rate_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
+    if zend::num_args(ex) > 3 || !unneeded_callable(zend::arg(ex, 2)) {
+        return false;
+    }
+    let names = zend::arg(ex, 0).zip(zend::arg(ex, 1));
+    let names = names.and_then(|(a, b)| zend::string_of(a).zip(zend::string_of(b)));
+    let Some(rate) = names.and_then(|(from, to)| memo::rate(from, to)) else { return false };
+    counters::rate_hit();
+    retval.set_double(rate);
+    true
+}
+
+/// A closure, or nothing: certainly a valid `?callable`. Other callables are left to PHP's parser,
+/// because a wrong argument is an error even when the value is known.
+#[inline]
+fn unneeded_callable(slot: Option<&Zval>) -> bool {
+    slot.is_none_or(|slot| slot.is_null() || zend::is_closure(slot))
+}

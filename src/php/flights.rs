@@ -1,0 +1,228 @@
+//! One lookup from begin to end: ask the engine, run the callable when it hands out a ticket, and
+//! tell the caller. Tokens and rate sheets differ only in how an answer is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ext_php_rs::types::Zval;
+use log::warn;
+
+use super::callable::{self, Called};
+use super::exceptions::Stop;
+use super::runtime::{Event, Runtime};
+use super::tickets::{self, Holder};
+use super::zend;
+use crate::clock::Moment;
+use crate::entry::{Key, Kind, Timing};
+use crate::error::{Error, redact};
+use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
+use crate::token::Answer;
+
+/// An answer that was understood.
+pub struct Minted {
+    pub value: Vec<u8>,
+    pub timing: Timing,
+    pub detail: Vec<u8>,
+}
+
+/// Turns the callable's answer into a value; the moment is when the mint began.
+pub type Read<'a> = &'a dyn Fn(Answer, Moment) -> Result<Minted, String>;
+
+pub struct Flight<'a> {
+    pub runtime: &'a Arc<Runtime>,
+    pub key: &'a Key,
+    pub callable: Option<&'a Zval>,
+    pub read: Read<'a>,
+}
+
+/// An invalidation may fence one mint, so that it has to be claimed again; a second one in the
+/// same call is somebody else's to deal with.
+const MAX_MINTS: usize = 2;
+
+impl Flight<'_> {
+    /// The value, counted as a hit when this host had it.
+    pub fn run(&self, plan: Plan) -> Result<Served, Stop> {
+        let served = self.fly(plan)?;
+        let event = if served.tier == Tier::Host { Event::Hit } else { Event::Miss };
+        self.count(event);
+        if served.degraded {
+            self.count(Event::Degraded);
+        }
+        Ok(served)
+    }
+
+    fn count(&self, event: Event) {
+        self.runtime.count(event, self.key.kind(), 1);
+    }
+
+    fn fly(&self, mut plan: Plan) -> Result<Served, Stop> {
+        plan.may_mint = self.callable.is_some();
+        if let Some(holder) = tickets::holder(self.key) {
+            return self.without_waiting(plan, holder);
+        }
+        let outer = tickets::innermost();
+        if let Some((_, until)) = &outer {
+            // Half of what is left, so that two mints that need each other end quickly.
+            let now = self.runtime.now();
+            plan.wait_until = plan.wait_until.min(now.plus(now.until(*until) / 2));
+        }
+        let mut step = self.runtime.engine.begin(self.key, &plan);
+        for _ in 0..MAX_MINTS {
+            match step {
+                Step::Served(served) => return Ok(served),
+                Step::Failed(error) => return Err(self.failed(error, outer).into()),
+                Step::Mint(ticket) => step = self.mint(*ticket)?,
+            }
+        }
+        match step {
+            Step::Served(served) => Ok(served),
+            Step::Failed(error) => Err(self.failed(error, outer).into()),
+            Step::Mint(ticket) => {
+                self.runtime.engine.finish(*ticket, Outcome::Abandoned);
+                Err(self.failed(FlightError::WaitTimeout, outer).into())
+            }
+        }
+    }
+
+    /// This thread holds the key's ticket itself: what is usable is served, but nothing waits.
+    fn without_waiting(&self, mut plan: Plan, holder: Holder) -> Result<Served, Stop> {
+        plan.may_mint = false;
+        plan.wait_until = self.runtime.now();
+        if let Step::Served(served) = self.runtime.engine.begin(self.key, &plan) {
+            return Ok(served);
+        }
+        let name = String::from_utf8_lossy(self.key.name());
+        Err(Stop::Throw(Error::WaitTimeout(match holder {
+            Holder::Caller => format!("recursion: the callable of '{name}' asks for '{name}'"),
+            Holder::OtherFiber => format!(
+                "the callable of '{name}' is suspended in another fiber of this thread; resume it \
+                 before asking for '{name}' again"
+            ),
+        })))
+    }
+
+    fn failed(&self, error: FlightError, outer: Option<(Vec<u8>, Moment)>) -> Error {
+        if error == FlightError::WaitTimeout {
+            self.count(Event::WaitTimedOut);
+        }
+        match (Error::from_flight(error, self.key), outer) {
+            // Both names first: the sentence may be cut when it becomes the reason of a failed mint.
+            (Error::WaitTimeout(sentence), Some((outer, _))) => Error::WaitTimeout(format!(
+                "inside the callable of '{}': {sentence}",
+                String::from_utf8_lossy(&outer)
+            )),
+            (error, _) => error,
+        }
+    }
+
+    fn mint(&self, ticket: Ticket) -> Result<Step, Stop> {
+        let (from, version) = (ticket.minted_from, ticket.version());
+        let Some(callable) = self.callable else {
+            return Ok(self.runtime.engine.finish(ticket, Outcome::Abandoned));
+        };
+        let id = tickets::open(self.runtime, ticket);
+        let called = callable::call(callable, self.key.name(), version);
+        let Some(ticket) = tickets::take(id) else {
+            return Err(self.forked(&called));
+        };
+        let finish = |outcome| {
+            match outcome {
+                Outcome::Minted { .. } => self.count(Event::Mint),
+                Outcome::Failed { .. } => self.count(Event::MintFailed),
+                Outcome::Abandoned => {}
+            }
+            self.runtime.engine.finish(ticket, outcome)
+        };
+        match called {
+            Called::Answered(answer) => match (self.read)(answer, from) {
+                Ok(Minted { value, timing, detail }) => {
+                    Ok(finish(Outcome::Minted { value, timing, detail }))
+                }
+                Err(sentence) => self.unusable(sentence, finish),
+            },
+            Called::Unusable(sentence) => self.unusable(sentence, finish),
+            Called::Failed(reason) => {
+                match finish(Outcome::Failed { reason: reason.clone() }) {
+                    Step::Served(served) => {
+                        // The old token is still good: the failure is the operator's business.
+                        zend::clear_exception();
+                        warn!("{} failed, the old value is served: {reason}", self.what());
+                        Ok(Step::Served(served))
+                    }
+                    step => Err(Stop::Throw(Error::MintFailed {
+                        what: self.what(),
+                        reason,
+                        retry_in: self.give_up(step),
+                    })),
+                }
+            }
+            Called::Broken(reason) => {
+                finish(Outcome::Failed { reason });
+                Err(Stop::Pending)
+            }
+            Called::Exited => {
+                finish(Outcome::Abandoned);
+                Err(Stop::Pending)
+            }
+            Called::Bailout => {
+                finish(Outcome::Abandoned);
+                Err(Stop::Bailout)
+            }
+        }
+    }
+
+    /// The answer cannot be used: a failed mint for the fleet, the fix for whoever wrote it.
+    fn unusable(
+        &self,
+        sentence: String,
+        finish: impl FnOnce(Outcome) -> Step,
+    ) -> Result<Step, Stop> {
+        let reason = redact(&sentence);
+        let sentence = format!("{}: {sentence}", self.what());
+        match finish(Outcome::Failed { reason }) {
+            Step::Served(served) => {
+                warn!("{sentence}; the old value is served");
+                Ok(Step::Served(served))
+            }
+            step => {
+                self.give_up(step);
+                Err(Stop::Throw(Error::InvalidValue(sentence)))
+            }
+        }
+    }
+
+    /// The pause a failure brought. A ticket cannot follow a failure, but if one ever did it must
+    /// not be lost.
+    fn give_up(&self, step: Step) -> Duration {
+        match step {
+            Step::Failed(FlightError::MintFailed { retry_in, .. }) => retry_in,
+            Step::Mint(ticket) => {
+                self.runtime.engine.finish(*ticket, Outcome::Abandoned);
+                Duration::ZERO
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The callable forked, and this is the child: the right to publish is the parent's.
+    fn forked(&self, called: &Called) -> Stop {
+        match called {
+            Called::Failed(_) | Called::Broken(_) | Called::Exited => Stop::Pending,
+            Called::Bailout => Stop::Bailout,
+            _ => Stop::Throw(Error::MintFailed {
+                what: self.what(),
+                reason: "the callable forked, and only the parent process may publish".into(),
+                retry_in: Duration::ZERO,
+            }),
+        }
+    }
+
+    /// The act and its object, as [`Error::MintFailed`] wants it.
+    fn what(&self) -> String {
+        let name = String::from_utf8_lossy(self.key.name());
+        match self.key.kind() {
+            Kind::Token => format!("minting token \"{name}\""),
+            Kind::Sheet => format!("fetching rate sheet \"{name}\""),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The PHP binding: the only part that knows PHP, and the only one that names concrete stores
+//! (`runtime`). Everything here is thin; what can be decided without PHP is decided in the core.
+//!
+//! ```text
+//! fast ──hit──> memo                 functions: names, parameters, the frame around a call
+//!   │                                args, options: what was asked
+//!   └─else─> tokens, rates ──> flights ──> tickets, callable ──> convert
+//!                                 └──> runtime ──> engine, host, config (ini)
+//! ```
+//!
+//! Between a callable and the boundary there is plain data only: a fatal error jumps over frames.
+//! `exceptions` is the one crossing from a failure to a PHP exception.
+#![allow(unsafe_code)]
+
+mod args;
+mod callable;
+mod convert;
+mod counters;
+mod exceptions;
+mod fast;
+mod flights;
+mod fork;
+mod functions;
+mod ini;
+mod logger;
+mod memo;
+mod options;
+mod rates;
+mod runtime;
+mod status;
+mod tickets;
+mod tokens;
+mod zend;
+
+use std::ptr::null_mut;
+
+use ext_php_rs::builders::{ModuleBuilder, ModuleStartup};
+use ext_php_rs::zend::{ModuleEntry, StaticModuleEntry};
+
+const SUCCESS: i32 = 0;
+const FAILURE: i32 = -1;
+
+/// What PHP looks for when it loads the library. Null: not loadable, which PHP reports.
+#[unsafe(no_mangle)]
+pub extern "C" fn get_module() -> *mut ModuleEntry {
+    static MODULE: StaticModuleEntry = StaticModuleEntry::new();
+    let module = ModuleBuilder::new("sharedstate", env!("CARGO_PKG_VERSION"))
+        .startup_function(startup)
+        .shutdown_function(shutdown)
+        .request_startup_function(request_startup)
+        .request_shutdown_function(request_shutdown)
+        .info_function(status::info);
+    let built: Result<(ModuleEntry, ModuleStartup, _), _> = functions::add(module).try_into();
+    match built {
+        Ok((entry, _, owned)) => MODULE.get_or_init(|| (entry, owned)),
+        Err(_) => null_mut(),
+    }
+}
+
+/// MINIT: registers, and opens nothing. No socket, no thread, no table: an FPM master may be root,
+/// and what it opened all its children would share.
+unsafe extern "C" fn startup(_: i32, module_number: i32) -> i32 {
+    ini::register(module_number);
+    fork::watch();
+    logger::install();
+    if exceptions::register().is_err() {
+        return FAILURE;
+    }
+    functions::mark_sensitive();
+    SUCCESS
+}
+
+unsafe extern "C" fn shutdown(_: i32, module_number: i32) -> i32 {
+    runtime::stop();
+    zend::unregister_ini(module_number);
+    SUCCESS
+}
+
+unsafe extern "C" fn request_startup(_: i32, _: i32) -> i32 {
+    logger::request_begins();
+    runtime::request_begins();
+    SUCCESS
+}
+
+/// RSHUTDOWN. The order matters: tickets first, for others wait for them; then what the request
+/// counted and remembered; the runtime last.
+unsafe extern "C" fn request_shutdown(_: i32, _: i32) -> i32 {
+    tickets::abandon_all();
+    counters::flush();
+    memo::clear();
+    logger::flush();
+    runtime::request_ends();
+    SUCCESS
+}

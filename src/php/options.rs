@@ -1,0 +1,209 @@
+//! The `$options` arrays. An option that is unknown or of the wrong type is refused with its name
+//! and what it may be, before anything is asked of a store.
+
+use std::time::Duration;
+
+use ext_php_rs::types::{ZendHashTable, Zval};
+
+use super::convert;
+use super::exceptions::Stop;
+use super::zend;
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::entry::{Digest, Fingerprint};
+use crate::flight::{Plan, StoreDown};
+use crate::token::TokenOptions;
+
+const TOKEN: [&str; 8] =
+    ["ttl", "margin", "refresh_ratio", "wait_ms", "fingerprint", "rejected", "keep", "store_down"];
+/// Named by the documentation, not built yet: refused in other words than a typing error.
+const LATER: [&str; 1] = ["defer"];
+const FX: [&str; 1] = ["sheet"];
+
+/// An hour, as for the setting; nobody waits longer for a web page.
+const MAX_WAIT_MS: f64 = 3_600_000.0;
+
+/// The options of the token functions. All three take the same array, so that an application can
+/// keep one per token; `shared_token_invalidate` and `shared_token_info` use the fingerprint only.
+#[derive(Debug)]
+pub struct Token {
+    pub fingerprint: Fingerprint,
+    pub rejected: Option<Digest>,
+    pub read: TokenOptions,
+    wait: Option<Duration>,
+    store_down: Option<StoreDown>,
+}
+
+impl Token {
+    /// `position` is the number of the `$options` argument.
+    pub fn parse(
+        table: Option<&ZendHashTable>,
+        position: u32,
+        config: &Config,
+    ) -> Result<Self, Stop> {
+        let options = Options::new(table, position, &TOKEN)?;
+        let mut read = TokenOptions::new(config.token_policy);
+        if let Some(seconds) = options.number("ttl")? {
+            read = read.ttl(seconds as i64).map_err(|why| options.value(why))?;
+        }
+        if let Some(seconds) = options.number("margin")? {
+            read = read.margin(seconds as i64).map_err(|why| options.value(why))?;
+        }
+        if let Some(ratio) = options.number("refresh_ratio")? {
+            read = read.refresh_ratio(ratio).map_err(|why| options.value(why))?;
+        }
+        let read = read.keep(options.names("keep")?).map_err(|why| options.value(why))?;
+        Ok(Self {
+            fingerprint: options.fingerprint()?,
+            rejected: options.bytes("rejected")?.map(Digest::of),
+            read,
+            wait: options.wait()?,
+            store_down: options.store_down()?,
+        })
+    }
+
+    pub fn plan(&self, config: &Config, now: Moment) -> Plan {
+        Plan {
+            wait_until: now.plus(self.wait.unwrap_or(config.wait_timeout)),
+            store_down: self.store_down.unwrap_or(config.store_down),
+            rejected: self.rejected,
+            ..plan(config, now)
+        }
+    }
+}
+
+/// The plan of a lookup without options of its own.
+pub fn plan(config: &Config, now: Moment) -> Plan {
+    Plan {
+        wait_until: now.plus(config.wait_timeout),
+        lease: config.lease,
+        max_mint: config.max_mint,
+        max_staleness: config.max_staleness,
+        store_down: config.store_down,
+        failure_backoff: config.failure_backoff,
+        rejected: None,
+        may_mint: false,
+    }
+}
+
+/// The name of the sheet the fx functions work on.
+pub fn sheet(table: Option<&ZendHashTable>, position: u32) -> Result<Vec<u8>, Stop> {
+    let options = Options::new(table, position, &FX)?;
+    Ok(options.bytes("sheet")?.unwrap_or(b"default").to_vec())
+}
+
+struct Options<'a> {
+    table: Option<&'a ZendHashTable>,
+    position: u32,
+}
+
+impl<'a> Options<'a> {
+    fn new(table: Option<&'a ZendHashTable>, position: u32, known: &[&str]) -> Result<Self, Stop> {
+        let options = Self { table, position };
+        let mut entries = table.map(ZendHashTable::iter);
+        while let Some((key, _)) = entries.as_mut().and_then(|entries| entries.next_zval()) {
+            let name = match zend::string_of(&key) {
+                Some(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+                None => key.long().unwrap_or_default().to_string(),
+            };
+            if LATER.contains(&name.as_str()) {
+                return Err(
+                    options.value(format!("option '{name}' is not supported by this release"))
+                );
+            }
+            if !known.contains(&name.as_str()) {
+                return Err(options.value(format!(
+                    "option '{name}' is unknown; the known ones are {}",
+                    known.join(", ")
+                )));
+            }
+        }
+        Ok(options)
+    }
+
+    fn value(&self, sentence: String) -> Stop {
+        Stop::Value(self.position, format!("cannot be used: {sentence}"))
+    }
+
+    fn wrong(&self, name: &str, wanted: &str, given: &Zval) -> Stop {
+        let given = zend::type_name(given);
+        let sentence = format!("cannot be used: option '{name}' must be {wanted}, {given} given");
+        Stop::Type(self.position, sentence)
+    }
+
+    /// The option's value; `null` counts as not given.
+    fn get(&self, name: &str) -> Option<&'a Zval> {
+        Some(self.table?.get(name)?.dereference()).filter(|value| !value.is_null())
+    }
+
+    fn bytes(&self, name: &str) -> Result<Option<&'a [u8]>, Stop> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match zend::string_of(value) {
+            Some(text) => Ok(Some(text.as_bytes())),
+            None => Err(self.wrong(name, "a string", value)),
+        }
+    }
+
+    /// A number, or text that is one, as settings from an environment are.
+    fn number(&self, name: &str) -> Result<Option<f64>, Stop> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let text =
+            || zend::string_of(value).and_then(|text| text.as_str().ok()?.trim().parse().ok());
+        let number = value.long().map(|n| n as f64).or_else(|| value.double()).or_else(text);
+        number
+            .filter(|n: &f64| n.is_finite())
+            .map(Some)
+            .ok_or_else(|| self.wrong(name, "a number", value))
+    }
+
+    fn wait(&self) -> Result<Option<Duration>, Stop> {
+        match self.number("wait_ms")? {
+            None => Ok(None),
+            Some(ms) if (0.0..=MAX_WAIT_MS).contains(&ms) => {
+                Ok(Some(Duration::from_millis(ms as u64)))
+            }
+            Some(ms) => Err(self.value(format!(
+                "option 'wait_ms' is {ms}, but must be 0 to {MAX_WAIT_MS} milliseconds"
+            ))),
+        }
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, Stop> {
+        let Some(value) = self.get("fingerprint") else { return Ok(Fingerprint::default()) };
+        if zend::string_of(value).is_none() && !value.is_array() {
+            return Err(self.wrong("fingerprint", "a string or an array", value));
+        }
+        let mut canonical = Vec::new();
+        convert::canonical(value, &mut canonical)
+            .map_err(|why| self.value(format!("option 'fingerprint' {why}")))?;
+        Ok(Fingerprint::of(&canonical))
+    }
+
+    fn names(&self, name: &str) -> Result<Vec<String>, Stop> {
+        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let Some(table) = value.array() else {
+            return Err(self.wrong(name, "a list of field names", value));
+        };
+        let mut names = Vec::with_capacity(table.len());
+        let mut entries = table.iter();
+        while let Some((_, value)) = entries.next_zval() {
+            let value = value.dereference();
+            match zend::string_of(value).and_then(|text| text.as_str().ok()) {
+                Some(field) => names.push(field.to_owned()),
+                None => return Err(self.wrong(name, "a list of field names", value)),
+            }
+        }
+        Ok(names)
+    }
+
+    fn store_down(&self) -> Result<Option<StoreDown>, Stop> {
+        match self.bytes("store_down")? {
+            None => Ok(None),
+            Some(b"host") => Ok(Some(StoreDown::Host)),
+            Some(b"fail") => Ok(Some(StoreDown::Fail)),
+            Some(_) => {
+                Err(self.value("option 'store_down' must be either 'host' or 'fail'".into()))
+            }
+        }
+    }
+}

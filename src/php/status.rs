@@ -1,0 +1,69 @@
+//! `sharedstate_status` and the phpinfo section: what runs with what, for people. No secrets, and
+//! no token.
+
+use std::panic::AssertUnwindSafe;
+
+use ext_php_rs::boxed::ZBox;
+use ext_php_rs::types::{ZendHashTable, Zval};
+use ext_php_rs::zend::{ExecuteData, ModuleEntry, run_handler};
+use ext_php_rs::{info_table_end, info_table_header, info_table_row, info_table_start};
+
+use super::exceptions::{Stop, unbuilt};
+use super::runtime::Runtime;
+use super::{args, counters, runtime, zend};
+
+/// `sharedstate_status(bool $limited = false): array`. Limited: what may be shown to anyone, that
+/// is no paths and no addresses.
+pub fn status(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let limited = args::flag(ex)?;
+    let runtime = runtime::current()?;
+    counters::flush();
+    let mut result = Zval::new();
+    let table = table(&runtime, limited).map_err(|error| unbuilt(&error))?;
+    result.set_hashtable(table);
+    Ok(result)
+}
+
+fn table(runtime: &Runtime, limited: bool) -> ext_php_rs::error::Result<ZBox<ZendHashTable>> {
+    let mut table = ZendHashTable::new();
+    for (name, value) in runtime.numbers() {
+        table.insert(name, i64::try_from(value).unwrap_or(i64::MAX))?;
+    }
+    table.insert("version", env!("CARGO_PKG_VERSION"))?;
+    if !limited {
+        for (name, value) in runtime.places() {
+            table.insert(name, value)?;
+        }
+    }
+    Ok(table)
+}
+
+/// MINFO. Attaches when it may and can, and says so when it cannot: `php --ri sharedstate` is where
+/// people look first.
+pub unsafe extern "C" fn info(module: *mut ModuleEntry) {
+    run_handler(AssertUnwindSafe(|| {
+        section();
+        zend::show_ini(module);
+    }));
+}
+
+fn section() {
+    info_table_start!();
+    info_table_header!("sharedstate", "enabled");
+    info_table_row!("version", env!("CARGO_PKG_VERSION"));
+    match runtime::current() {
+        Ok(runtime) => {
+            counters::flush();
+            for (name, value) in runtime.places() {
+                info_table_row!(name, value);
+            }
+            for (name, value) in runtime.numbers() {
+                info_table_row!(name, value.to_string());
+            }
+        }
+        Err(error) => {
+            info_table_row!("state", format!("not attached: {error}"));
+        }
+    }
+    info_table_end!();
+}

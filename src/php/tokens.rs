@@ -1,0 +1,129 @@
+//! `shared_token_get`, `shared_token_invalidate` and `shared_token_info`, past the pure hit.
+
+use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::zend::ExecuteData;
+
+use super::exceptions::{Stop, unbuilt};
+use super::flights::{Flight, Minted};
+use super::options::Token;
+use super::runtime::{Event, Runtime};
+use super::{args, counters, memo, runtime, zend};
+use crate::clock::Moment;
+use crate::entry::{Detail, Entry, Fingerprint, Key, Kind, freshness};
+use crate::error::Error;
+use crate::flight::FlightError;
+use crate::token::{self, Answer};
+
+/// `shared_token_get(string $name, ?callable $mint = null, array $options = []): string`
+pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let call = args::lookup(ex)?;
+    let plain = call.options.is_none_or(ZendHashTable::is_empty);
+    if plain && let Some(value) = memo::token(call.name) {
+        counters::token_hit();
+        return Ok(string(value));
+    }
+    let runtime = runtime::current()?;
+    let options = Token::parse(call.options, 3, &runtime.config)?;
+    let key = key(call.name, options.fingerprint)?;
+    let read = |answer: Answer, from: Moment| {
+        let token = token::read(answer, &options.read, from, runtime.wall())?;
+        runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
+        runtime.count(Event::ClockDependent, Kind::Token, u64::from(token.clock_dependent));
+        let detail = Detail {
+            source: "callable".into(),
+            minted_by: runtime.minted_by(),
+            kept: token.kept,
+            ..Detail::default()
+        };
+        let detail = serde_json::to_vec(&detail).unwrap_or_default();
+        Ok(Minted { value: token.value.into_bytes(), timing: token.timing, detail })
+    };
+    let flight = Flight { runtime: &runtime, key: &key, callable: call.callable, read: &read };
+    let served = flight.run(options.plan(&runtime.config, runtime.now()))?;
+    let value = ZendStr::new(&served.entry.value, false);
+    if plain && let Some(watch) = runtime.watch(&key, served.entry.version) {
+        memo::remember_token(call.name, &value, watch, served.trusted_until);
+    }
+    Ok(string(value))
+}
+
+/// `shared_token_invalidate(string $name, ?string $rejected = null, array $options = []): bool`
+pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let call = args::rejection(ex)?;
+    let runtime = runtime::current()?;
+    let options = Token::parse(call.options, 3, &runtime.config)?;
+    let key = key(call.name, options.fingerprint)?;
+    let rejected = call.rejected.map(|token| crate::entry::Digest::of(token.as_bytes()));
+    let dropped = runtime
+        .engine
+        .invalidate(&key, rejected.or(options.rejected))
+        .map_err(|error| FlightError::StoreUnavailable(error.to_string()))
+        .map_err(|error| Error::from_flight(error, &key))?;
+    let mut result = Zval::new();
+    result.set_bool(dropped);
+    Ok(result)
+}
+
+/// `shared_token_info(string $name, array $options = []): ?array`. Never the token.
+pub fn info(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let call = args::question(ex)?;
+    let runtime = runtime::current()?;
+    let options = Token::parse(call.options, 2, &runtime.config)?;
+    let key = key(call.name, options.fingerprint)?;
+    let Some(entry) = runtime.look(&key).and_then(|known| known.entry) else {
+        return Ok(Zval::null());
+    };
+    let mut result = Zval::new();
+    let table = describe(&entry, &runtime).map_err(|error| unbuilt(&error))?;
+    result.set_hashtable(table);
+    Ok(result)
+}
+
+fn describe(
+    entry: &Entry,
+    runtime: &Runtime,
+) -> ext_php_rs::error::Result<ext_php_rs::boxed::ZBox<ZendHashTable>> {
+    let (now, wall) = (runtime.now(), runtime.wall().unix_millis());
+    let unix = |at: Moment| (wall + now.millis_until(at)).div_euclid(1000);
+    let detail = entry.parsed_detail();
+    let timing = &entry.timing;
+    let mut by = ZendHashTable::with_capacity(3);
+    by.insert("host", detail.minted_by.host)?;
+    by.insert("sapi", detail.minted_by.sapi)?;
+    by.insert("script", detail.minted_by.script)?;
+    let mut table = ZendHashTable::with_capacity(10);
+    table.insert("version", i64::try_from(entry.version.0).unwrap_or(i64::MAX))?;
+    let freshness = format!("{:?}", freshness(timing, Kind::Token, now));
+    table.insert("freshness", snake_case(&freshness))?;
+    table.insert("minted_at", unix(timing.minted_at))?;
+    table.insert("refresh_at", unix(timing.refresh_at))?;
+    table.insert("usable_until", unix(timing.usable_until))?;
+    table.insert("expires_at", unix(timing.expires_at))?;
+    table.insert("source", detail.source)?;
+    table.insert("minted_by", by)?;
+    table.insert("unsynced", entry.unsynced)?;
+    table.insert("kept", super::convert::to_php(&serde_json::Value::Object(detail.kept))?)?;
+    Ok(table)
+}
+
+/// `RefreshDue` → `refresh_due`.
+fn snake_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+fn key(name: &ZendStr, fingerprint: Fingerprint) -> Result<Key, Stop> {
+    Key::new(Kind::Token, name.as_bytes(), fingerprint).map_err(|why| Stop::Value(1, why))
+}
+
+fn string(value: ext_php_rs::boxed::ZBox<ZendStr>) -> Zval {
+    let mut result = Zval::new();
+    zend::set_string(&mut result, value);
+    result
+}

@@ -1,0 +1,295 @@
+//! The part of the Zend API that ext-php-rs does not wrap, each call behind a function that is safe
+//! to use on a PHP thread. Knows nothing of tokens or rates.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+
+use ext_php_rs::boxed::ZBox;
+use ext_php_rs::ffi::{
+    GC_IMMUTABLE, HashTable, IS_OBJECT, IS_STRING, IS_STRING_EX, ext_php_rs_compiler_globals,
+    ext_php_rs_executor_globals, zend_ini_entry, zend_object, zend_read_property, zend_string,
+};
+use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
+use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
+
+unsafe extern "C" {
+    pub(super) fn zend_parse_parameters(num_args: u32, spec: *const c_char, ...) -> c_int;
+    fn zend_argument_value_error(arg_num: u32, format: *const c_char, ...);
+    fn zend_argument_type_error(arg_num: u32, format: *const c_char, ...);
+    fn zend_clear_exception();
+    fn zend_is_unwind_exit(exception: *const zend_object) -> bool;
+    fn zend_is_graceful_exit(exception: *const zend_object) -> bool;
+    fn zend_unregister_ini_entries(module_number: c_int);
+    fn zend_add_attribute(
+        attributes: *mut *mut HashTable,
+        name: *mut zend_string,
+        argc: u32,
+        flags: u32,
+        offset: u32,
+        lineno: u32,
+    ) -> *mut c_void;
+    fn zend_string_hash_func(string: *mut zend_string) -> u64;
+    fn display_ini_entries(module: *mut ext_php_rs::zend::ModuleEntry);
+    static zend_ce_closure: *mut ClassEntry;
+    static spl_ce_RuntimeException: *mut ClassEntry;
+}
+
+/// Number of arguments the caller passed.
+#[inline]
+pub fn num_args(ex: &ExecuteData) -> u32 {
+    // SAFETY: for a function call frame the engine keeps the argument count in this union; all of
+    // its fields are plain 32-bit integers.
+    unsafe { ex.This.u2.num_args }
+}
+
+/// Argument `n`, counted from zero, when it was passed.
+#[inline]
+pub fn arg(ex: &ExecuteData, n: u32) -> Option<&Zval> {
+    if n >= num_args(ex) {
+        return None;
+    }
+    // SAFETY: the engine laid out `num_args` slots behind the frame and keeps them until the
+    // handler returns.
+    unsafe { ex.zend_call_arg(n as usize).map(|slot| &*slot) }
+}
+
+/// The string in a slot that holds one, without a copy.
+#[inline]
+pub fn string_of(slot: &Zval) -> Option<&ZendStr> {
+    // SAFETY: the type says which member of the union is valid; a string slot's pointer is never
+    // null. `Zval::zend_str` does the same in three times the time.
+    unsafe { if kind(slot) == IS_STRING { slot.value.str_.as_ref() } else { None } }
+}
+
+#[inline]
+fn kind(slot: &Zval) -> u32 {
+    // SAFETY: both members of the union are plain integers over the same bytes.
+    u32::from(unsafe { slot.u1.v.type_ })
+}
+
+fn is_interned(string: &ZendStr) -> bool {
+    // SAFETY: the header's union is plain integers.
+    unsafe { string.gc.u.type_info & GC_IMMUTABLE != 0 }
+}
+
+/// One more owner. Interned strings, which live for ever, are not counted.
+#[inline]
+pub fn add_ref(string: &ZendStr) {
+    if !is_interned(string) {
+        let string = std::ptr::from_ref(string).cast_mut();
+        // SAFETY: a live string of this thread's request; the count is not shared with anyone.
+        unsafe { (*string).gc.refcount += 1 };
+    }
+}
+
+/// Give `string` to a slot that holds nothing refcounted, as a return value does.
+#[inline]
+pub fn set_string(slot: &mut Zval, string: ZBox<ZendStr>) {
+    let interned = is_interned(&string);
+    slot.value.str_ = string.into_raw();
+    slot.u1.type_info = if interned { IS_STRING } else { IS_STRING_EX };
+}
+
+#[inline]
+pub fn is_closure(slot: &Zval) -> bool {
+    // SAFETY: set once while the engine starts, before any module can run; constant after that.
+    let closure = unsafe { zend_ce_closure };
+    // SAFETY: the type says the slot holds an object, and an object has a class.
+    kind(slot) == IS_OBJECT && unsafe { (*slot.value.obj).ce == closure }
+}
+
+/// The string's hash, computed once and kept in the string, as the engine does.
+#[inline]
+pub fn hash_of(string: &ZendStr) -> u64 {
+    if string.h != 0 {
+        return string.h;
+    }
+    // SAFETY: a live string; the function only reads the bytes and fills `h`. Interned strings,
+    // which other threads may share, always have their hash already.
+    unsafe { zend_string_hash_func(std::ptr::from_ref(string).cast_mut()) }
+}
+
+/// `\RuntimeException`, from the moment the standard classes exist, which is before any MINIT.
+pub fn runtime_exception() -> Option<&'static ClassEntry> {
+    // SAFETY: null or a class entry that lives until the engine shuts down.
+    unsafe { spl_ce_RuntimeException.as_ref() }
+}
+
+/// Throws `\ValueError` in PHP's own form: "function(): Argument #1 ($name) " + `sentence`.
+pub fn argument_value_error(number: u32, sentence: &str) {
+    let sentence = c_string(sentence);
+    // SAFETY: the format takes exactly one C string, which lives until the call is over.
+    unsafe { zend_argument_value_error(number, c"%s".as_ptr(), sentence.as_ptr()) };
+}
+
+/// Throws `\TypeError` in PHP's own form.
+pub fn argument_type_error(number: u32, sentence: &str) {
+    let sentence = c_string(sentence);
+    // SAFETY: as above.
+    unsafe { zend_argument_type_error(number, c"%s".as_ptr(), sentence.as_ptr()) };
+}
+
+/// A C string of `text`; NUL bytes, which would end it early, become `\0`.
+pub fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "\\0")).unwrap_or_default()
+}
+
+/// The pending exception. Left where it is.
+pub fn pending<'a>() -> Option<&'a ZendObject> {
+    // SAFETY: the executor globals of this thread, and the exception they hold, stay valid while
+    // it is pending; nobody here keeps the reference across a call that could clear it. Read
+    // without ext-php-rs's guard on purpose: a bailout would leave that lock held.
+    unsafe { (*ext_php_rs_executor_globals()).exception.as_ref() }
+}
+
+/// Whether the exception is `exit()` or the end of a destroyed fiber on its way up.
+pub fn is_exit(exception: &ZendObject) -> bool {
+    // SAFETY: both only compare the object's class.
+    unsafe { zend_is_unwind_exit(exception) || zend_is_graceful_exit(exception) }
+}
+
+/// The `message` property of an exception or error, whatever a subclass made of `getMessage()`.
+pub fn exception_message(exception: &ZendObject) -> Option<&ZendStr> {
+    let scope = if exception.instance_of(ce::exception()) { ce::exception() } else { ce::error() };
+    let (scope, object) = (std::ptr::from_ref(scope), std::ptr::from_ref(exception));
+    let mut room = Zval::new();
+    let name = c"message";
+    // SAFETY: a declared property of every throwable, read in the scope that declares it: no user
+    // code runs, and the slot belongs to the object, which is pending and so outlives the borrow.
+    let slot = unsafe {
+        zend_read_property(
+            scope.cast_mut(),
+            object.cast_mut(),
+            name.as_ptr(),
+            name.count_bytes(),
+            true,
+            &raw mut room,
+        )
+        .as_ref()
+    };
+    slot.and_then(string_of)
+}
+
+/// Forget the pending exception; its destructor may run user code.
+pub fn clear_exception() {
+    // SAFETY: called inside a handler, where an exception may be pending or not; both are fine.
+    unsafe { zend_clear_exception() };
+}
+
+/// Whether `opcache.preload` runs its script: it looks like a request, RINIT and all, but it runs in
+/// the process that all workers are forked from.
+pub fn is_preloading() -> bool {
+    /// `ZEND_COMPILE_PRELOAD`; the same bit in all versions since 8.0, and in no binding.
+    const PRELOAD: u32 = 1 << 15;
+    // SAFETY: reads one word of this thread's compiler globals.
+    unsafe { (*ext_php_rs_compiler_globals()).compiler_options & PRELOAD != 0 }
+}
+
+/// An identity for the fiber that runs now; null for the main flow. Only ever compared.
+pub fn active_fiber() -> *const c_void {
+    // SAFETY: reads one pointer of this thread's executor globals.
+    unsafe { (*ext_php_rs_executor_globals()).active_fiber.cast_const().cast() }
+}
+
+/// The entry of an INI setting in this thread's table.
+pub fn ini_entry(name: &str) -> Option<*const zend_ini_entry> {
+    // SAFETY: the table exists from the engine's start on and holds pointers to its entries.
+    unsafe {
+        let table = (*ext_php_rs_executor_globals()).ini_directives.as_ref()?;
+        table.get(name)?.ptr::<zend_ini_entry>().map(<*mut _>::cast_const)
+    }
+}
+
+pub fn unregister_ini(module_number: i32) {
+    // SAFETY: called once, from MSHUTDOWN, with the number PHP gave to this module.
+    unsafe { zend_unregister_ini_entries(module_number) };
+}
+
+/// The INI part of a phpinfo section.
+pub fn show_ini(module: *mut ext_php_rs::zend::ModuleEntry) {
+    // SAFETY: `module` is what PHP handed to the info function.
+    unsafe { display_ini_entries(module) };
+}
+
+/// Print a value into phpinfo, which is HTML except on a terminal.
+pub fn print_info(text: &str) {
+    // SAFETY: the SAPI module is set before any extension starts and never changes.
+    let plain = unsafe { (*ext_php_rs::ffi::ext_php_rs_sapi_module()).phpinfo_as_text != 0 };
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let text = if plain { text } else { &escaped };
+    // SAFETY: pointer and length of one live string slice.
+    unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
+}
+
+/// Marks parameter `index` (from zero) of a registered function `#[\SensitiveParameter]`: its value
+/// is left out of stack traces. Before PHP 8.2 the mark exists but nobody reads it.
+pub fn mark_sensitive(function: &str, index: u32) {
+    const PERSISTENT: u32 = 1;
+    // SAFETY: runs in MINIT, where the function table is complete for this module and only this
+    // thread exists. The attribute takes its own reference to the interned name.
+    unsafe {
+        let globals = ext_php_rs_compiler_globals();
+        let Some(table) = (*globals).function_table.as_ref() else { return };
+        let Some(function) =
+            table.get(function).and_then(|slot| slot.ptr::<ext_php_rs::ffi::zend_function>())
+        else {
+            return;
+        };
+        let name = ZendStr::new_interned("SensitiveParameter", true).into_raw();
+        zend_add_attribute(
+            &raw mut (*function).common.attributes,
+            name,
+            0,
+            PERSISTENT,
+            index + 1,
+            0,
+        );
+    }
+}
+
+/// PHP's name for the type of a value, as in its own error messages.
+pub fn type_name(value: &Zval) -> &'static str {
+    use ext_php_rs::flags::DataType;
+    match value.get_type() {
+        DataType::Null | DataType::Undef => "null",
+        DataType::True | DataType::False | DataType::Bool => "bool",
+        DataType::Long => "int",
+        DataType::Double => "float",
+        DataType::String => "string",
+        DataType::Array => "array",
+        DataType::Object(_) => "object",
+        DataType::Resource => "resource",
+        _ => "value",
+    }
+}
+
+/// Name of the SAPI: `cli`, `fpm-fcgi`, …
+pub fn sapi_name() -> String {
+    // SAFETY: the SAPI module is set before any extension starts and never changes.
+    unsafe {
+        let name = (*ext_php_rs::ffi::ext_php_rs_sapi_module()).name;
+        if name.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}
+
+/// The script this request runs, as PHP was told.
+pub fn script_path() -> String {
+    // SAFETY: this thread's SAPI globals; the path is null or a C string that lives as long as the
+    // request.
+    unsafe {
+        let path = (*ext_php_rs::ffi::ext_php_rs_sapi_globals()).request_info.path_translated;
+        if path.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr(path).to_string_lossy().into_owned()
+    }
+}
+
+/// Borrow the array in `slot` for as long as the frame lives.
+pub fn array_of(table: *mut HashTable) -> Option<&'static ZendHashTable> {
+    // SAFETY: null, or the array in an argument slot; the caller keeps it within the handler.
+    unsafe { table.as_ref() }
+}
