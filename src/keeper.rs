@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Moment;
 use crate::entry::Key;
+use crate::metrics::Counter;
 use crate::store::{Host, Lease, Right, Store};
 
 /// A lease to renew, and the host flight that goes with it.
@@ -131,10 +132,8 @@ impl Shared {
             }
             _ => self.host.renew(&charge.key, &charge.lease, charge.length, now),
         };
-        // A lost lease is not told to the callable: it cannot be stopped. The commit will be.
-        if !matches!(renewed, Ok(true)) {
-            log::debug!("the lease on {:?} was not renewed", charge.key);
-        }
+        // The callable is not told that its lease is lost: it cannot be stopped. Its commit will be.
+        self.host.count(Counter::LeasesLost, u64::from(renewed == Ok(false)));
     }
 }
 

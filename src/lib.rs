@@ -8,6 +8,7 @@
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
 //! - [`process`]: which side of a fork this is.
+//! - [`metrics`]: what is counted.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
@@ -25,6 +26,7 @@ pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod keeper;
+pub mod metrics;
 #[cfg(feature = "php")]
 mod php;
 pub mod process;
@@ -33,5 +35,5 @@ pub mod redis;
 pub mod store;
 pub mod token;
 
-#[cfg(all(test, feature = "host", feature = "redis"))]
+#[cfg(test)]
 mod two_hosts;

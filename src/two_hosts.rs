@@ -1,4 +1,5 @@
 //! Two hosts as two processes with a table each, over one real Redis: the whole core, without PHP.
+#![cfg(all(feature = "host", feature = "redis"))]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;

@@ -95,7 +95,8 @@ pub struct Flight {
     rejected: Option<Digest>,
     right: Option<Right>,
     orphan: Option<Secret>,
-    secret: Secret,
+    /// Made at the first claim; most lookups need none.
+    secret: Option<Secret>,
     lease: Option<Lease>,
     /// What we minted, while it is being committed.
     minted: Option<Entry>,
@@ -131,7 +132,7 @@ enum Phase {
 }
 
 impl Flight {
-    pub fn new(kind: Kind, plan: Plan, fleet: bool, secret: Secret, now: Moment) -> Self {
+    pub fn new(kind: Kind, plan: Plan, fleet: bool, now: Moment) -> Self {
         Self {
             kind,
             rejected: plan.rejected,
@@ -145,7 +146,7 @@ impl Flight {
             newest: Version::NONE,
             right: None,
             orphan: None,
-            secret,
+            secret: None,
             lease: None,
             minted: None,
             fenced: false,
@@ -304,7 +305,7 @@ impl Flight {
         self.phase = Phase::Claiming;
         let have = self.have.as_ref().map_or(Version::NONE, |have| have.entry.version);
         let claim = Claim {
-            secret: self.secret,
+            secret: *self.secret.get_or_insert_with(Secret::random),
             takeover: self.orphan,
             newer_than: have,
             highest_known: self.newest,
@@ -461,7 +462,7 @@ impl Flight {
         self.fenced = true;
         self.rejected = None;
         // A claim with the old secret would find the old lease.
-        self.secret = Secret::random();
+        self.secret = None;
         self.orphan = None;
         self.claim()
     }

@@ -11,7 +11,8 @@ use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::keeper::{Charge, Keeper};
-use crate::store::{Host, Reply, Secret, Store, StoreError};
+use crate::metrics::Counter;
+use crate::store::{Committed, Host, Reply, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +144,8 @@ impl Engine {
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
-        let (now, secret) = (self.host.now(), Secret::random());
-        let flight = Flight::new(key.kind(), plan.clone(), self.fleet.is_some(), secret, now);
+        let now = self.host.now();
+        let flight = Flight::new(key.kind(), plan.clone(), self.fleet.is_some(), now);
         self.carry_out(key, flight, Event::Begin)
     }
 
@@ -159,6 +160,12 @@ impl Engine {
     /// returns. With the fleet's store out of reach the host is marked alone, and the rejection
     /// kept for the next claim.
     pub fn invalidate(&self, key: &Key, rejected: Option<Digest>) -> Result<bool, StoreError> {
+        let dropped = self.drop_stored(key, rejected)?;
+        self.host.count(Counter::Rejections, u64::from(dropped && rejected.is_some()));
+        Ok(dropped)
+    }
+
+    fn drop_stored(&self, key: &Key, rejected: Option<Digest>) -> Result<bool, StoreError> {
         let now = self.host.now();
         let Some(fleet) = &self.fleet else {
             return self.host.invalidate(key, rejected, now).map(|reply| reply.what);
@@ -193,10 +200,12 @@ impl Engine {
         let mut event = first;
         // When the last question was sent: an answer says how things stood then, not later.
         let mut asked_at = host.now();
+        let mut waited = false;
         loop {
             event = match flight.step(event, host.now()) {
                 Action::Mint(authority, lease, reason) => {
                     let minted_from = host.now();
+                    host.count(Counter::Rejections, u64::from(reason == MintReason::Rejected));
                     self.keeper.keep(Charge {
                         key: key.clone(),
                         fleet: authority == Authority::Fleet,
@@ -214,7 +223,18 @@ impl Engine {
                     }
                     return result.map_or_else(Step::Failed, Step::Served);
                 }
-                action => self.perform(key, &flight, action, &mut asked_at),
+                action => {
+                    if matches!(action, Action::Wait { .. })
+                        && !std::mem::replace(&mut waited, true)
+                    {
+                        host.count(Counter::Waits, 1);
+                    }
+                    let event = self.perform(key, &flight, action, &mut asked_at);
+                    if let Some(counter) = noteworthy(&event) {
+                        host.count(counter, 1);
+                    }
+                    event
+                }
             }
         }
     }
@@ -238,6 +258,7 @@ impl Engine {
             }
             Action::Restore(entry) => {
                 *asked_at = now;
+                host.count(Counter::Revalidations, 1);
                 let restore = |fleet: &dyn Store| fleet.restore(key, &entry, now);
                 Event::Restored(self.ask(key, Authority::Fleet, restore))
             }
@@ -304,5 +325,16 @@ impl Engine {
         let answered = !matches!(answer, Err(StoreError::Unreachable(_) | StoreError::Refused(_)));
         self.host.authority_answered(answered, self.host.now());
         answer
+    }
+}
+
+/// What an operator should be able to see.
+fn noteworthy(event: &Event) -> Option<Counter> {
+    match event {
+        Event::Committed(Ok(reply)) if reply.what != Committed::Accepted => {
+            Some(Counter::CommitsRefused)
+        }
+        Event::Adopted(Err(StoreError::TooLarge { .. })) => Some(Counter::TooLarge),
+        _ => None,
     }
 }

@@ -15,7 +15,7 @@ use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{
-    Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Secret, Store, StoreError,
+    Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
 };
 
 const LEASE: Duration = Duration::from_millis(4000);
@@ -134,7 +134,7 @@ impl Fleet {
 
     fn process_with(&self, host: usize, plan: Plan) -> Process {
         let now = self.clock.now();
-        let flight = Flight::new(Kind::Token, plan, true, Secret::random(), now);
+        let flight = Flight::new(Kind::Token, plan, true, now);
         Process { host, flight, state: State::At(Event::Begin), asked_at: now, began: now }
     }
 

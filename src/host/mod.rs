@@ -6,7 +6,6 @@
 //! [`HostTable`] is the store and the host that a flight sees.
 
 mod codec;
-mod counters;
 mod file;
 mod layout;
 mod map;
@@ -26,7 +25,6 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-pub use self::counters::Counter;
 pub use self::file::Place;
 pub use self::layout::Sizes;
 use self::layout::{State, Tag};
@@ -36,6 +34,7 @@ pub use self::sys::close_inherited;
 use self::table::Table;
 use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Version};
+use crate::metrics::Counter;
 use crate::store::record::{Context, Record};
 use crate::store::{
     Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Right, Secret, Store,
@@ -88,14 +87,6 @@ impl HostTable {
         let looked_around = AtomicI64::new(system::monotonic().as_millis());
         let opened = RwLock::new(Opened { table, serial: 0 });
         Ok(Self { place, sizes, table: opened, looked_around })
-    }
-
-    pub fn count(&self, counter: Counter, times: u64) {
-        self.table.read().table.count(counter, times);
-    }
-
-    pub fn counter(&self, counter: Counter) -> u64 {
-        self.table.read().table.header().counters[counter as usize].load(Relaxed)
     }
 
     /// A watch on the entry of this version, if it is still the one in force.
@@ -413,6 +404,14 @@ impl Host for HostTable {
             let bits = rejected.map_or(0, Digest::bits);
             table.map.slot(slot).pending_rejection.store(bits, Release);
         }
+    }
+
+    fn count(&self, counter: Counter, times: u64) {
+        self.table.read().table.count(counter, times);
+    }
+
+    fn counted(&self, counter: Counter) -> u64 {
+        self.table.read().table.header().counters[counter as usize].load(Relaxed)
     }
 
     fn authority_allowed(&self, now: Moment) -> bool {

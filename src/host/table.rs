@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use super::codec;
-use super::counters::Counter;
 use super::file::{self, Place};
 use super::layout::{Bucket, Header, Lost, PAGE, RightWord, Sizes, State, Tag, Target, WAYS};
 use super::map::Map;
@@ -25,6 +24,7 @@ use super::rights::{GRACE_MS, Rights, Space};
 use super::sys;
 use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
+use crate::metrics::Counter;
 use crate::process;
 use crate::store::StoreError;
 use crate::store::record::Record;
@@ -90,8 +90,9 @@ impl Table {
         }
     }
 
-    pub fn count(&self, counter: Counter, times: u64) {
-        self.header().counters[counter as usize].fetch_add(times, Relaxed);
+    /// Returns the count before.
+    pub fn count(&self, counter: Counter, times: u64) -> u64 {
+        self.header().counters[counter as usize].fetch_add(times, Relaxed)
     }
 
     pub fn find(&self, key: &Key) -> Option<usize> {
@@ -483,7 +484,17 @@ impl<'a> Tenure<'a> {
             && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
             && tag.swing(free.0, free.then(Tag::of(key)).0);
         self.retract(slot, 0);
-        self.table.count(Counter::EvictedUsable, u64::from(emptied && evicts_usable));
+        if emptied && evicts_usable {
+            let before = self.table.count(Counter::EvictedUsable, 1);
+            // At 1, 2, 4, 8…: a table that is too small must be heard of, and not flood the log.
+            if (before + 1).is_power_of_two() {
+                log::warn!(
+                    "the host table evicted a usable entry, for the {}. time: raise \
+                     sharedstate.host.slots or sharedstate.host.memory",
+                    before + 1
+                );
+            }
+        }
         emptied
     }
 

@@ -11,21 +11,28 @@ use parking_lot::Mutex;
 
 use super::ini::{self, Snapshot};
 use super::{logger, zend};
-use crate::clock::{Clock as _, Moment, WallTime};
+use crate::clock::system::ProcessClock;
+use crate::clock::{Moment, WallTime};
 use crate::config::Config;
 use crate::entry::{Key, Kind, MintedBy, Version};
 use crate::error::Error;
 use crate::flight::Engine;
-use crate::host::{Counter, HostTable, Place, Sizes};
+use crate::host::{HostTable, Place, Sizes};
+use crate::metrics::Counter;
 use crate::process;
-use crate::store::{Host as _, Known, Store};
+use crate::redis::{Password, Prefix, RedisConfig, RedisStore};
+use crate::store::memory::MemoryHost;
+use crate::store::{Host, Known, Store};
 
 pub use crate::host::Watch;
 
 pub struct Runtime {
     pub engine: Engine,
     pub config: Config,
-    host: Arc<HostTable>,
+    host: Arc<dyn Host>,
+    /// The same host, when it is a table; else why there is none.
+    table: Result<Arc<HostTable>, String>,
+    fleet: Option<Arc<RedisStore>>,
     settings: Snapshot,
     process: u64,
 }
@@ -114,25 +121,49 @@ fn build() -> Result<Runtime, Error> {
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
-    let host = Arc::new(HostTable::open(place, sizes).map_err(Error::Config)?);
-    let engine = Engine::new(host.clone(), fleet(&config)?);
-    Ok(Runtime { engine, config, host, settings, process: process::generation() })
+    let fleet = fleet(&config)?;
+    let (host, table): (Arc<dyn Host>, _) = match HostTable::open(place, sizes) {
+        Ok(table) => {
+            let table = Arc::new(table);
+            (table.clone(), Ok(table))
+        }
+        // Without Redis nobody else would know what this process mints: a silent cache per process
+        // is the very incident this library exists against.
+        Err(why) if fleet.is_none() => return Err(Error::Config(why)),
+        Err(why) => {
+            log::warn!("{why}; until then this process asks Redis alone");
+            (Arc::new(MemoryHost::new(Arc::new(ProcessClock::start()))), Err(why))
+        }
+    };
+    let store = fleet.clone().map(|redis| redis as Arc<dyn Store>);
+    let engine = Engine::new(host.clone(), store);
+    Ok(Runtime { engine, config, host, table, fleet, settings, process: process::generation() })
 }
 
 /// The authority for many hosts, when there is one; connects at first need.
-/// MERGE: `RedisConfig::parse(dsn)` with the timeouts, pool and credentials of `config` put in,
-/// then `Arc::new(RedisStore::new(redis))`.
-fn fleet(config: &Config) -> Result<Option<Arc<dyn Store>>, Error> {
-    match &config.redis_dsn {
-        None => Ok(None),
-        Some(_) => Err(Error::Config("sharedstate.redis.dsn: Redis is not built in yet".into())),
-    }
+fn fleet(config: &Config) -> Result<Option<Arc<RedisStore>>, Error> {
+    let Some(dsn) = &config.redis_dsn else { return Ok(None) };
+    let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
+    let parsed = RedisConfig::parse(dsn).map_err(refused)?;
+    let password = config.redis_password.as_deref().map(Password::new);
+    let redis = RedisConfig {
+        prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
+        username: config.redis_username.clone().or(parsed.username.clone()),
+        password: password.or(parsed.password.clone()),
+        password_file: config.redis_password_file.clone(),
+        connect_timeout: config.redis_connect_timeout,
+        response_timeout: config.redis_response_timeout,
+        pool_max: config.redis_pool_max,
+        pool_idle: config.redis_pool_idle,
+        ..parsed
+    };
+    Ok(Some(Arc::new(RedisStore::new(redis))))
 }
 
 /// In the child of a fork: close what was inherited. Neither locks nor allocates.
 pub fn close_inherited() {
     crate::host::close_inherited();
-    // MERGE: crate::redis::close_inherited();
+    crate::redis::close_inherited();
 }
 
 /// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.
@@ -156,7 +187,7 @@ impl Runtime {
     }
 
     pub fn watch(&self, key: &Key, version: Version) -> Option<Watch> {
-        self.host.watch(key, version)
+        self.table.as_ref().ok()?.watch(key, version)
     }
 
     pub fn look(&self, key: &Key) -> Option<Known> {
@@ -209,21 +240,41 @@ pub enum Event {
 /// What `sharedstate_status` and phpinfo show.
 impl Runtime {
     pub fn numbers(&self) -> Vec<(&'static str, u64)> {
-        let usage = self.host.usage();
-        let counted =
-            Counter::ALL.iter().map(|(counter, name)| (*name, self.host.counter(*counter)));
-        let sized = [
-            ("host_slots", usage.slots as u64),
-            ("host_slots_used", usage.used as u64),
-            ("host_memory", usage.memory),
-            ("host_memory_used", usage.occupied),
-        ];
-        counted.chain(sized).collect()
+        let mut numbers: Vec<_> = Counter::ALL
+            .iter()
+            .map(|(counter, name)| (*name, self.host.counted(*counter)))
+            .collect();
+        if let Ok(table) = &self.table {
+            let usage = table.usage();
+            numbers.extend([
+                ("host_slots", usage.slots as u64),
+                ("host_slots_used", usage.used as u64),
+                ("host_memory", usage.memory),
+                ("host_memory_used", usage.occupied),
+            ]);
+        }
+        if let Some(redis) = &self.fleet {
+            let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());
+            let pause = pause.map_or(0, |until| self.now().until(until).as_millis() as u64);
+            numbers.push(("redis_commands_of_this_process", redis.commands_sent()));
+            numbers.push(("redis_asked_again_in_ms", pause));
+        }
+        numbers
     }
 
     pub fn places(&self) -> Vec<(&'static str, String)> {
+        let table = match &self.table {
+            Ok(table) => table.path().display().to_string(),
+            Err(why) => format!("none, this process's memory stands in: {why}"),
+        };
+        let store = if self.fleet.is_some() {
+            self.config.shown("sharedstate.redis.dsn")
+        } else {
+            "the host table, for this host only".into()
+        };
         vec![
-            ("host_table", self.host.path().display().to_string()),
+            ("store", store),
+            ("host_table", table),
             ("host_table_hashed_from", self.config.identity_parts().join(", ")),
         ]
     }

@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
@@ -18,12 +20,14 @@ use super::{
 };
 use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Digest, Entry, Key, Version};
+use crate::metrics::Counter;
 
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Rung for all keys at once: a sleeper that was not meant looks at its own bell and returns.
     rung: Condvar,
+    counters: [AtomicU64; Counter::ALL.len()],
 }
 
 #[derive(Default)]
@@ -66,7 +70,8 @@ impl Slot {
 
 impl MemoryHost {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), rung: Condvar::new() }
+        let counters = [const { AtomicU64::new(0) }; _];
+        Self { clock, state: Mutex::default(), rung: Condvar::new(), counters }
     }
 
     fn slot(&self, key: &Key) -> MappedMutexGuard<'_, Slot> {
@@ -240,6 +245,14 @@ impl Host for MemoryHost {
 
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
         self.slot(key).pending_rejection = rejected;
+    }
+
+    fn count(&self, counter: Counter, times: u64) {
+        self.counters[counter as usize].fetch_add(times, Relaxed);
+    }
+
+    fn counted(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
     }
 
     // One process has no host to speak for: it asks, and bears its own time-outs.

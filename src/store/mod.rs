@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Version};
+use crate::metrics::Counter;
 
 #[cfg(test)]
 pub mod conformance;
@@ -271,6 +272,10 @@ pub trait Host: Store + Clock {
 
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
+
+    fn count(&self, counter: Counter, times: u64);
+
+    fn counted(&self, counter: Counter) -> u64;
 
     /// Whether the authority may be asked now. After a few failures in a row the whole host stops
     /// asking for a short, growing time, and then one process probes.

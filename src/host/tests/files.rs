@@ -193,7 +193,7 @@ fn on_a_tmpfs_of_1_mb_the_table_evicts_and_never_raises_sigbus() {
     }
     let kept = names.iter().filter(|name| version(&table, name).is_some()).count();
     assert!(kept > 100, "{kept} of 1500 keys kept, {refused} refused");
-    assert!(table.counter(super::super::Counter::EvictedUsable) > 0);
+    assert!(table.counted(crate::metrics::Counter::EvictedUsable) > 0);
 }
 
 #[test]
@@ -222,5 +222,5 @@ fn all_16384_slots_of_1200_bytes_fit_dockers_64_mb() {
         }
         assert!(n < 60_000, "{:?}", table.usage());
     }
-    assert_eq!(table.counter(super::super::Counter::TableFull), 0, "{:?}", table.usage());
+    assert_eq!(table.counted(crate::metrics::Counter::TableFull), 0, "{:?}", table.usage());
 }

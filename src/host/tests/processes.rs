@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::super::Counter;
 use super::{HostTable, entry, genuine, key, open, put, temp};
 use crate::clock::Clock as _;
 use crate::entry::{Key, Version};
+use crate::metrics::Counter;
 use crate::store::{Boarding, Host as _, Right, Secret, Store as _};
 
 const ROLE: &str = "SHAREDSTATE_TEST_ROLE";
@@ -235,7 +235,7 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
         reader.join().unwrap()
     });
     assert!(reads > 100_000, "only {reads} reads");
-    assert_eq!(table.counter(Counter::WritersGivenUp), 0, "the dead are not the stopped");
+    assert_eq!(table.counted(Counter::WritersGivenUp), 0, "the dead are not the stopped");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_stopped_writer_costs_the_others_no_write() {
         let found = table.look(&crm).unwrap().entry.unwrap();
         assert!(genuine(&crm, &found), "the resumed writer damaged what came after it");
     }
-    let given_up = table.counter(Counter::WritersGivenUp);
+    let given_up = table.counted(Counter::WritersGivenUp);
     assert!(given_up > 0, "no stop ever hit a writer at work: the test proves nothing");
 }
 

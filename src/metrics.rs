@@ -1,7 +1,7 @@
-//! Counters over all processes of the host, in the table's header. They start with the table and
-//! live as long as it does.
+//! What is counted, and the names it has in `sharedstate_status()`. Where the counts live is the
+//! host's business: over all processes in the host table, or in this process alone.
 
-/// Index into `Header::counters`; new ones go to the end, for old processes share the table.
+/// Index into the host's counters; new ones go to the end, for older processes share the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Counter {
@@ -30,12 +30,11 @@ pub enum Counter {
     StoreErrors,
     BreakerOpened,
     Rejections,
-    RejectionsDeferred,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 26] = [
+    pub const ALL: [(Self, &'static str); 25] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -61,6 +60,5 @@ impl Counter {
         (Self::StoreErrors, "store_errors"),
         (Self::BreakerOpened, "breaker_opened"),
         (Self::Rejections, "rejections"),
-        (Self::RejectionsDeferred, "rejections_deferred"),
     ];
 }
