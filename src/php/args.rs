@@ -7,10 +7,11 @@ use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 
 use ext_php_rs::ffi::{HashTable, zend_string};
-use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::exceptions::Stop;
+use super::string::Str;
 use super::zend::{arg, array_of, num_args, zend_parse_parameters};
 
 /// Room for what the parser notes about a callable (`zend_fcall_info` and its cache), which grew
@@ -20,29 +21,29 @@ type CallableNotes = MaybeUninit<[u64; 32]>;
 
 /// `string $name, ?callable $callable = null, array $options = []`
 pub struct Lookup<'a> {
-    pub name: &'a ZendStr,
+    pub name: Str,
     pub callable: Option<&'a Zval>,
     pub options: Option<&'a ZendHashTable>,
 }
 
 /// `string $from, string $to, ?callable $fetch = null, array $options = []`
 pub struct Pair<'a> {
-    pub from: &'a ZendStr,
-    pub to: &'a ZendStr,
+    pub from: Str,
+    pub to: Str,
     pub callable: Option<&'a Zval>,
     pub options: Option<&'a ZendHashTable>,
 }
 
 /// `string $name, ?string $rejected = null, array $options = []`
 pub struct Rejection<'a> {
-    pub name: &'a ZendStr,
-    pub rejected: Option<&'a ZendStr>,
+    pub name: Str,
+    pub rejected: Option<Str>,
     pub options: Option<&'a ZendHashTable>,
 }
 
 /// `string $name, array $options = []`
 pub struct Question<'a> {
-    pub name: &'a ZendStr,
+    pub name: Str,
     pub options: Option<&'a ZendHashTable>,
 }
 
@@ -68,9 +69,8 @@ macro_rules! parse {
     }};
 }
 
-fn string<'a>(pointer: *mut zend_string) -> Result<&'a ZendStr, Stop> {
-    // SAFETY: null, or the string of an argument slot, which outlives the handler that asked.
-    unsafe { pointer.as_ref() }.ok_or(Stop::Pending)
+fn string(pointer: *mut zend_string) -> Result<Str, Stop> {
+    Str::at(pointer).ok_or(Stop::Pending)
 }
 
 fn callable(ex: &ExecuteData, index: u32) -> Option<&Zval> {

@@ -94,6 +94,6 @@ fn thrown() -> Called {
 /// The message as it stands in the object: `getMessage()` would be a call with an exception pending.
 fn message_of(exception: &ZendObject) -> Option<String> {
     let message = zend::exception_message(exception)?;
-    let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
+    let text = String::from_utf8_lossy(message.bytes()).into_owned();
     (!text.is_empty()).then_some(text)
 }

@@ -3,6 +3,7 @@
 use ext_php_rs::types::{ZendHashTable, ZendObject, Zval};
 use serde_json::{Map, Number, Value};
 
+use super::string::Str;
 use super::zend;
 use crate::token::Answer;
 
@@ -27,8 +28,8 @@ impl From<String> for Refused {
 /// What a callable returned. May run user code: `getToken()` and `getExpires()`.
 pub fn answer(value: &Zval) -> Result<Answer, Refused> {
     let value = value.dereference();
-    if let Some(text) = zend::string_of(value) {
-        Ok(Answer::Text(text.as_bytes().to_vec()))
+    if let Some(text) = Str::in_slot(value) {
+        Ok(Answer::Text(text.bytes().to_vec()))
     } else if value.is_array() {
         Ok(Answer::Json(json(value, MAX_DEPTH)?))
     } else if let Some(object) = value.object() {
@@ -47,9 +48,9 @@ fn from_object(object: &ZendObject) -> Result<Answer, Refused> {
     let class = object.get_class_name().unwrap_or_default();
     let token = method(object, "getToken")?
         .ok_or_else(|| format!("an object of class {class}, which has no method getToken()"))?;
-    let token = zend::string_of(token.dereference())
-        .ok_or_else(|| format!("a {class} whose getToken() is not a string"))?
-        .as_str()
+    let token = Str::in_slot(token.dereference())
+        .ok_or_else(|| format!("a {class} whose getToken() is not a string"))?;
+    let token = std::str::from_utf8(token.bytes())
         .map_err(|_| format!("a {class} whose getToken() is not valid UTF-8"))?
         .to_owned();
     let expires = match method(object, "getExpires")? {
@@ -82,8 +83,8 @@ fn json(value: &Zval, depth: usize) -> Result<Value, String> {
         // The shortest text that reads back as this number: what PHP itself prints.
         // JSON has no infinity; as text it is refused where a number is wanted.
         Ok(Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number))
-    } else if let Some(text) = zend::string_of(value) {
-        let text = std::str::from_utf8(text.as_bytes());
+    } else if let Some(text) = Str::in_slot(value) {
+        let text = std::str::from_utf8(text.bytes());
         text.map(Value::from).map_err(|_| "an array with a string that is not UTF-8".into())
     } else if let Some(flag) = value.bool() {
         Ok(Value::Bool(flag))
@@ -120,7 +121,7 @@ fn key_text(key: &Zval) -> Result<String, String> {
     if let Some(number) = key.long() {
         return Ok(number.to_string());
     }
-    let bytes = zend::string_of(key).map_or(&[][..], |key| key.as_bytes());
+    let bytes = Str::in_slot(key).map_or(&[][..], |key| key.bytes());
     String::from_utf8(bytes.to_vec()).map_err(|_| "an array with a key that is not UTF-8".into())
 }
 
@@ -137,8 +138,8 @@ fn canonical_within(value: &Zval, depth: usize, out: &mut Vec<u8>) -> Result<(),
         part(b'i', &number.to_be_bytes(), out);
     } else if let Some(number) = value.double() {
         part(b'f', &number.to_bits().to_be_bytes(), out);
-    } else if let Some(text) = zend::string_of(value) {
-        part(b's', text.as_bytes(), out);
+    } else if let Some(text) = Str::in_slot(value) {
+        part(b's', text.bytes(), out);
     } else if let Some(flag) = value.bool() {
         part(b'b', &[u8::from(flag)], out);
     } else if value.is_null() {

@@ -6,6 +6,7 @@ use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
 use super::functions::answer;
+use super::string::Str;
 use super::{counters, memo, rates, tokens, zend};
 
 pub extern "C" fn shared_token_get(ex: &mut ExecuteData, retval: &mut Zval) {
@@ -25,10 +26,10 @@ fn token_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
     if zend::num_args(ex) > 2 || !unneeded_callable(zend::arg(ex, 1)) {
         return false;
     }
-    let Some(name) = zend::arg(ex, 0).and_then(zend::string_of) else { return false };
+    let Some(name) = zend::arg(ex, 0).and_then(Str::in_slot) else { return false };
     let Some(value) = memo::token(name) else { return false };
     counters::token_hit();
-    zend::set_string(retval, value);
+    value.add_ref().give_to(retval);
     true
 }
 
@@ -38,7 +39,7 @@ fn rate_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
         return false;
     }
     let names = zend::arg(ex, 0).zip(zend::arg(ex, 1));
-    let names = names.and_then(|(a, b)| zend::string_of(a).zip(zend::string_of(b)));
+    let names = names.and_then(|(a, b)| Str::in_slot(a).zip(Str::in_slot(b)));
     let Some(rate) = names.and_then(|(from, to)| memo::rate(from, to)) else { return false };
     counters::rate_hit();
     retval.set_double(rate);

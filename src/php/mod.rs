@@ -28,6 +28,7 @@ mod options;
 mod rates;
 mod runtime;
 mod status;
+mod string;
 mod tickets;
 mod tokens;
 mod zend;

@@ -7,6 +7,7 @@ use ext_php_rs::types::{ZendHashTable, Zval};
 
 use super::convert;
 use super::exceptions::Stop;
+use super::string::Str;
 use super::zend;
 use crate::clock::Moment;
 use crate::config::Config;
@@ -102,8 +103,8 @@ impl<'a> Options<'a> {
         let options = Self { table, position };
         let mut entries = table.map(ZendHashTable::iter);
         while let Some((key, _)) = entries.as_mut().and_then(|entries| entries.next_zval()) {
-            let name = match zend::string_of(&key) {
-                Some(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+            let name = match Str::in_slot(&key) {
+                Some(name) => String::from_utf8_lossy(name.bytes()).into_owned(),
                 None => key.long().unwrap_or_default().to_string(),
             };
             if LATER.contains(&name.as_str()) {
@@ -138,8 +139,8 @@ impl<'a> Options<'a> {
 
     fn bytes(&self, name: &str) -> Result<Option<&'a [u8]>, Stop> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        match zend::string_of(value) {
-            Some(text) => Ok(Some(text.as_bytes())),
+        match Str::in_slot(value) {
+            Some(text) => Ok(Some(text.bytes())),
             None => Err(self.wrong(name, "a string", value)),
         }
     }
@@ -147,8 +148,10 @@ impl<'a> Options<'a> {
     /// A number, or text that is one, as settings from an environment are.
     fn number(&self, name: &str) -> Result<Option<f64>, Stop> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let text =
-            || zend::string_of(value).and_then(|text| text.as_str().ok()?.trim().parse().ok());
+        let text = || {
+            Str::in_slot(value)
+                .and_then(|text| str::from_utf8(text.bytes()).ok()?.trim().parse().ok())
+        };
         let number = value.long().map(|n| n as f64).or_else(|| value.double()).or_else(text);
         number
             .filter(|n: &f64| n.is_finite())
@@ -170,7 +173,7 @@ impl<'a> Options<'a> {
 
     fn fingerprint(&self) -> Result<Fingerprint, Stop> {
         let Some(value) = self.get("fingerprint") else { return Ok(Fingerprint::default()) };
-        if zend::string_of(value).is_none() && !value.is_array() {
+        if Str::in_slot(value).is_none() && !value.is_array() {
             return Err(self.wrong("fingerprint", "a string or an array", value));
         }
         let mut canonical = Vec::new();
@@ -188,7 +191,7 @@ impl<'a> Options<'a> {
         let mut entries = table.iter();
         while let Some((_, value)) = entries.next_zval() {
             let value = value.dereference();
-            match zend::string_of(value).and_then(|text| text.as_str().ok()) {
+            match Str::in_slot(value).and_then(|text| str::from_utf8(text.bytes()).ok()) {
                 Some(field) => names.push(field.to_owned()),
                 None => return Err(self.wrong(name, "a list of field names", value)),
             }

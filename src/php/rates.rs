@@ -1,11 +1,12 @@
 //! `fx_rate`, past the pure hit. A sheet is one entry: every rate comes from one sheet.
 
-use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::exceptions::Stop;
 use super::flights::{Flight, Minted};
 use super::runtime::Runtime;
+use super::string::Str;
 use super::{args, counters, memo, options, runtime};
 use crate::clock::Moment;
 use crate::entry::{Detail, Fingerprint, Key, Kind, Timing};
@@ -43,8 +44,8 @@ pub fn rate(ex: &ExecuteData) -> Result<Zval, Stop> {
     Ok(double(rate))
 }
 
-fn currency(code: &ZendStr, position: u32) -> Result<Currency, Stop> {
-    let parsed = Currency::parse(&String::from_utf8_lossy(code.as_bytes()));
+fn currency(code: Str, position: u32) -> Result<Currency, Stop> {
+    let parsed = Currency::parse(&String::from_utf8_lossy(code.bytes()));
     parsed.map_err(|why| Stop::Value(position, format!("cannot be used: {why}")))
 }
 

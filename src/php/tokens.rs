@@ -1,13 +1,14 @@
 //! `shared_token_get`, `shared_token_invalidate` and `shared_token_info`, past the pure hit.
 
-use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::exceptions::{Stop, unbuilt};
 use super::flights::{Flight, Minted};
 use super::options::Token;
 use super::runtime::{Event, Runtime};
-use super::{args, counters, memo, runtime, zend};
+use super::string::Str;
+use super::{args, counters, memo, runtime};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Key, Kind, freshness};
 use crate::error::Error;
@@ -20,7 +21,7 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let plain = call.options.is_none_or(ZendHashTable::is_empty);
     if plain && let Some(value) = memo::token(call.name) {
         counters::token_hit();
-        return Ok(string(value));
+        return Ok(string(value.add_ref()));
     }
     let runtime = runtime::current()?;
     let options = Token::parse(call.options, 3, &runtime.config)?;
@@ -40,9 +41,9 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     };
     let flight = Flight { runtime: &runtime, key: &key, callable: call.callable, read: &read };
     let served = flight.run(options.plan(&runtime.config, runtime.now()))?;
-    let value = ZendStr::new(&served.entry.value, false);
+    let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
     if plain && let Some(watch) = runtime.watch(&key, served.entry.version) {
-        memo::remember_token(call.name, &value, watch, served.trusted_until);
+        memo::remember_token(call.name, value, watch, served.trusted_until);
     }
     Ok(string(value))
 }
@@ -53,7 +54,7 @@ pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let runtime = runtime::current()?;
     let options = Token::parse(call.options, 3, &runtime.config)?;
     let key = key(call.name, options.fingerprint)?;
-    let rejected = call.rejected.map(|token| crate::entry::Digest::of(token.as_bytes()));
+    let rejected = call.rejected.map(|token| crate::entry::Digest::of(token.bytes()));
     let dropped = runtime
         .engine
         .invalidate(&key, rejected.or(options.rejected))
@@ -118,12 +119,13 @@ fn snake_case(name: &str) -> String {
     out
 }
 
-fn key(name: &ZendStr, fingerprint: Fingerprint) -> Result<Key, Stop> {
-    Key::new(Kind::Token, name.as_bytes(), fingerprint).map_err(|why| Stop::Value(1, why))
+fn key(name: Str, fingerprint: Fingerprint) -> Result<Key, Stop> {
+    Key::new(Kind::Token, name.bytes(), fingerprint).map_err(|why| Stop::Value(1, why))
 }
 
-fn string(value: ext_php_rs::boxed::ZBox<ZendStr>) -> Zval {
+/// Moves the caller's reference into the result.
+fn string(value: Str) -> Zval {
     let mut result = Zval::new();
-    zend::set_string(&mut result, value);
+    value.give_to(&mut result);
     result
 }

@@ -4,13 +4,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use ext_php_rs::boxed::ZBox;
 use ext_php_rs::ffi::{
-    GC_IMMUTABLE, HashTable, IS_OBJECT, IS_STRING, IS_STRING_EX, ext_php_rs_compiler_globals,
-    ext_php_rs_executor_globals, zend_ini_entry, zend_object, zend_read_property, zend_string,
+    HashTable, IS_OBJECT, ext_php_rs_compiler_globals, ext_php_rs_executor_globals, zend_ini_entry,
+    zend_object, zend_read_property, zend_string,
 };
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
+
+use super::string::Str;
 
 unsafe extern "C" {
     pub(super) fn zend_parse_parameters(num_args: u32, spec: *const c_char, ...) -> c_int;
@@ -28,7 +29,6 @@ unsafe extern "C" {
         offset: u32,
         lineno: u32,
     ) -> *mut c_void;
-    fn zend_string_hash_func(string: *mut zend_string) -> u64;
     fn display_ini_entries(module: *mut ext_php_rs::zend::ModuleEntry);
     static zend_ce_closure: *mut ClassEntry;
     static spl_ce_RuntimeException: *mut ClassEntry;
@@ -53,41 +53,10 @@ pub fn arg(ex: &ExecuteData, n: u32) -> Option<&Zval> {
     unsafe { ex.zend_call_arg(n as usize).map(|slot| &*slot) }
 }
 
-/// The string in a slot that holds one, without a copy.
 #[inline]
-pub fn string_of(slot: &Zval) -> Option<&ZendStr> {
-    // SAFETY: the type says which member of the union is valid; a string slot's pointer is never
-    // null. `Zval::zend_str` does the same in three times the time.
-    unsafe { if kind(slot) == IS_STRING { slot.value.str_.as_ref() } else { None } }
-}
-
-#[inline]
-fn kind(slot: &Zval) -> u32 {
+pub fn kind(slot: &Zval) -> u32 {
     // SAFETY: both members of the union are plain integers over the same bytes.
     u32::from(unsafe { slot.u1.v.type_ })
-}
-
-fn is_interned(string: &ZendStr) -> bool {
-    // SAFETY: the header's union is plain integers.
-    unsafe { string.gc.u.type_info & GC_IMMUTABLE != 0 }
-}
-
-/// One more owner. Interned strings, which live for ever, are not counted.
-#[inline]
-pub fn add_ref(string: &ZendStr) {
-    if !is_interned(string) {
-        let string = std::ptr::from_ref(string).cast_mut();
-        // SAFETY: a live string of this thread's request; the count is not shared with anyone.
-        unsafe { (*string).gc.refcount += 1 };
-    }
-}
-
-/// Give `string` to a slot that holds nothing refcounted, as a return value does.
-#[inline]
-pub fn set_string(slot: &mut Zval, string: ZBox<ZendStr>) {
-    let interned = is_interned(&string);
-    slot.value.str_ = string.into_raw();
-    slot.u1.type_info = if interned { IS_STRING } else { IS_STRING_EX };
 }
 
 #[inline]
@@ -96,17 +65,6 @@ pub fn is_closure(slot: &Zval) -> bool {
     let closure = unsafe { zend_ce_closure };
     // SAFETY: the type says the slot holds an object, and an object has a class.
     kind(slot) == IS_OBJECT && unsafe { (*slot.value.obj).ce == closure }
-}
-
-/// The string's hash, computed once and kept in the string, as the engine does.
-#[inline]
-pub fn hash_of(string: &ZendStr) -> u64 {
-    if string.h != 0 {
-        return string.h;
-    }
-    // SAFETY: a live string; the function only reads the bytes and fills `h`. Interned strings,
-    // which other threads may share, always have their hash already.
-    unsafe { zend_string_hash_func(std::ptr::from_ref(string).cast_mut()) }
 }
 
 /// `\RuntimeException`, from the moment the standard classes exist, which is before any MINIT.
@@ -149,7 +107,7 @@ pub fn is_exit(exception: &ZendObject) -> bool {
 }
 
 /// The `message` property of an exception or error, whatever a subclass made of `getMessage()`.
-pub fn exception_message(exception: &ZendObject) -> Option<&ZendStr> {
+pub fn exception_message(exception: &ZendObject) -> Option<Str> {
     let scope = if exception.instance_of(ce::exception()) { ce::exception() } else { ce::error() };
     let (scope, object) = (std::ptr::from_ref(scope), std::ptr::from_ref(exception));
     let mut room = Zval::new();
@@ -167,7 +125,7 @@ pub fn exception_message(exception: &ZendObject) -> Option<&ZendStr> {
         )
         .as_ref()
     };
-    slot.and_then(string_of)
+    slot.and_then(Str::in_slot)
 }
 
 /// Forget the pending exception; its destructor may run user code.
