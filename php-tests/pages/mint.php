@@ -21,7 +21,7 @@ function mint(string $name, int $milliseconds, float $ttl): array
     note('start', $name);
     usleep($milliseconds * 1000);
     note('end', $name);
-    return ['access_token' => bin2hex(random_bytes(16)) . '.' . sprintf('%.3f', $start + $ttl), 'expires_in' => $ttl];
+    return ['access_token' => bin2hex(random_bytes(16)) . '.' . sprintf('%.3f', $start + $ttl), 'expires_in' => (int) $ttl];
 }
 
 /** Runs the page and answers with JSON, whatever happens in it. */

@@ -50,7 +50,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         @mkdir($table);
         $lines = ['env[TEST_HOST]' => $name, 'env[MINT_LOG]' => $this->mints->file];
         foreach ($settings + ['host.dir' => $table] as $key => $value) {
-            $lines["php_admin_value[sharedstate.$key]"] = $value;
+            $lines["php_admin_value[sharedstate.$key]"] = "\"$value\"";
         }
         return $lines;
     }
