@@ -93,9 +93,9 @@ final class ApiSettingsTest extends TestCase
         self::assertSame(1, $status['token_mint_count']);
         self::assertSame(9, $status['token_cache_hits']);
         self::assertSame(1, $status['token_cache_misses']);
-        self::assertStringStartsWith("$this->folder/sharedstate-" . posix_geteuid() . '-', $status['path']);
-        self::assertSame(0700, fileperms(dirname($status['path'])) & 0777);
-        self::assertSame(0600, fileperms($status['path']) & 0777);
+        self::assertStringStartsWith("$this->folder/sharedstate-" . posix_geteuid() . '-', $status['host_table']);
+        self::assertSame(0700, fileperms(dirname($status['host_table'])) & 0777);
+        self::assertSame(0600, fileperms($status['host_table']) & 0777);
     }
 
     public function test_loading_the_extension_opens_nothing(): void

@@ -17,7 +17,7 @@ final class SettingsTest extends TestCase
         // Due at 0.5 × (5 − 1) = 2 s; with the default ratio it would be 3.2 s.
         usleep(1_500_000);
         self::assertNotSame($first, $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0, 'ttl' => 5])->token());
-        $path = $this->get($host, 'status.php', [])->json()['status']['path'];
+        $path = $this->get($host, 'status.php', [])->json()['status']['host_table'];
         self::assertStringStartsWith("$this->folder/host-north/", $path);
     }
 
@@ -53,7 +53,7 @@ final class SettingsTest extends TestCase
         self::assertSame($two, $get('two'), 'the other pool kept its token');
 
         $status = fn (string $pool): array => $this->get($fpm, 'status.php', [], [], $pool)->json()['status'];
-        self::assertNotSame($status('one')['path'], $status('two')['path']);
+        self::assertNotSame($status('one')['host_table'], $status('two')['host_table']);
         self::assertSame(1, $status('two')['token_mint_count']);
     }
 
