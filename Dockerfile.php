@@ -20,7 +20,7 @@ COPY --from=rust /usr/local/rustup /usr/local/rustup
 COPY --from=rust /usr/local/cargo /usr/local/cargo
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
 WORKDIR /build
-COPY Cargo.toml Cargo.lock build.rs* README.md* ./
+COPY Cargo.toml Cargo.lock build.rs* ./
 COPY src src
 RUN cargo build --release --features php --locked
 
