@@ -54,7 +54,9 @@ need_php() {
     for part in "$@"; do packages+=("php$PHP_VERSION-$part"); done
     need_packages "${packages[@]}"
     PHP_FPM=$(command -v "php-fpm$PHP_VERSION" || command -v php-fpm || true)
-    export PHP PHP_VERSION PHP_FPM
+    # Both are read by ext-php-rs, too: on a machine with two PHPs it must take the headers of this one.
+    PHP_CONFIG=$(command -v "php-config$PHP_VERSION" || command -v php-config || true)
+    export PHP PHP_VERSION PHP_FPM PHP_CONFIG
 }
 
 need_rust() {

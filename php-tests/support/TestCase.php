@@ -69,7 +69,8 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         $deadline = microtime(true) + $seconds;
         while (!$condition()) {
             self::assertLessThan($deadline, microtime(true), "$what did not happen within $seconds s");
-            $crowd === null ? usleep(2_000) : $crowd->run(0.002);
+            $crowd?->run(0.002);
+            usleep(1_000);
         }
     }
 
