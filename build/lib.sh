@@ -1,0 +1,162 @@
+# What the scripts in build/ share: progress, packages, the toolchain, one temp folder, and processes
+# that cannot outlive the script. Sourced, never run.
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+# php-fpm and nginx are in sbin, which the PATH of an ordinary user lacks on Debian.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+RUST_NEEDED=1.95
+
+say() { printf '%s\n' "==> $*" >&2; }
+die() { printf '%s\n' "error: $*" >&2; exit 1; }
+
+# --- What must be installed -------------------------------------------------------------------
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# need_packages NAME...: installs those Debian packages that are missing.
+need_packages() {
+    local name missing=()
+    for name in "$@"; do installed "$name" || missing+=("$name"); done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "please install these (names as in Debian): ${missing[*]}"
+    [ "$(id -u)" = 0 ] || die "missing packages; please run: sudo apt-get install ${missing[*]}"
+    say "installing ${missing[*]}"
+    apt_quietly update
+    apt_quietly install --no-install-recommends "${missing[@]}"
+}
+
+# need_command COMMAND PACKAGE...: for tools that people also install from elsewhere.
+need_command() { command -v "$1" >/dev/null || need_packages "${@:2}"; }
+
+# Silent unless it fails. Debian starts a service as soon as it is installed; a policy that says no
+# keeps nginx and Redis of a mere test run off ports 80 and 6379. A policy of the machine's own wins.
+apt_quietly() {
+    local policy=/usr/sbin/policy-rc.d log status=0
+    log=$(mktemp)
+    if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; fi
+    DEBIAN_FRONTEND=noninteractive apt-get -y -qq "$@" >"$log" 2>&1 </dev/null || status=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    [ "$status" = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    [ "$status" = 0 ] || die "apt-get $1 failed"
+}
+
+# need_php PART...: the parts (fpm, dev, apcu, …) of the PHP that `php` runs, or of Debian's default.
+# Sets PHP_VERSION, PHP and PHP_FPM.
+need_php() {
+    local part packages=()
+    need_command php php-cli
+    PHP=$(command -v php)
+    PHP_VERSION=$("$PHP" -n -r 'echo PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION;')
+    for part in "$@"; do packages+=("php$PHP_VERSION-$part"); done
+    need_packages "${packages[@]}"
+    PHP_FPM=$(command -v "php-fpm$PHP_VERSION" || command -v php-fpm || true)
+    # Both are read by ext-php-rs, too: on a machine with two PHPs it must take the headers of this one.
+    PHP_CONFIG=$(command -v "php-config$PHP_VERSION" || command -v php-config || true)
+    export PHP PHP_VERSION PHP_FPM PHP_CONFIG
+}
+
+need_rust() {
+    local found
+    # rustup installs here and tells only new shells.
+    command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    command -v cargo >/dev/null ||
+        die "no Rust toolchain: version $RUST_NEEDED or newer is needed. Get it from https://rustup.rs and run this again."
+    found=$(cd "$ROOT" && cargo --version | cut -d' ' -f2)
+    printf '%s\n' "$RUST_NEEDED" "$found" | sort -V -C ||
+        die "Rust $found is too old: version $RUST_NEEDED or newer is needed (rustup update stable)."
+}
+
+# What compiling the extension takes besides PHP and Rust. Any libclang will do.
+need_compiler() {
+    need_command cc gcc libc6-dev
+    ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || need_packages libclang-dev
+}
+
+# build_extension: sets SHAREDSTATE_SO. Somebody who has built it already sets that variable beforehand.
+build_extension() {
+    if [ -n "${SHAREDSTATE_SO:-}" ]; then
+        [ -f "$SHAREDSTATE_SO" ] || die "SHAREDSTATE_SO=$SHAREDSTATE_SO does not exist"
+        say "using $SHAREDSTATE_SO"
+    else
+        need_php dev
+        need_rust
+        need_compiler
+        say "building the extension for PHP $PHP_VERSION (the first time takes about two minutes)"
+        (cd "$ROOT" && cargo build --release --features php --target-dir "$TARGET" >&2)
+        SHAREDSTATE_SO=$TARGET/release/libsharedstate.so
+        say "built $SHAREDSTATE_SO"
+    fi
+    export SHAREDSTATE_SO
+}
+
+# --- One temp folder, and processes that end with the script ------------------------------------
+
+TEMP=
+SHARED=
+GROUPS_STARTED=()
+
+# use_temp: sets TEMP, and SHARED, a folder in memory for what the extension would keep in /dev/shm.
+# From here on everything is removed and stopped however the script ends.
+use_temp() {
+    TEMP=$(mktemp -d "${TMPDIR:-/tmp}/sharedstate.XXXXXX")
+    SHARED=$(mktemp -d /dev/shm/sharedstate-run.XXXXXX 2>/dev/null) || SHARED=$TEMP
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+# background NAME COMMAND...: starts a server in a process group of its own; its output goes to
+# TEMP/NAME.log. It is also told to end when this shell is killed in a way no trap can see.
+background() {
+    local name=$1
+    shift
+    setsid setpriv --pdeathsig TERM -- "$@" </dev/null >"$TEMP/$name.log" 2>&1 &
+    GROUPS_STARTED+=($!)
+}
+
+# foreground COMMAND...: like calling it, but a signal to this script is acted on at once: bash
+# runs no trap while it waits for an ordinary command.
+foreground() {
+    setsid setpriv --pdeathsig TERM -- "$@" </dev/null &
+    GROUPS_STARTED+=($!)
+    wait $!
+}
+
+# wait_until SECONDS WHAT COMMAND...: polls until the command succeeds; shows the logs if it never does.
+wait_until() {
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" 2>/dev/null; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            tail -n 20 "$TEMP"/*.log >&2 || true
+            die "$what did not come up"
+        fi
+        sleep 0.05
+    done
+}
+
+clean_up() {
+    local status=$? group
+    trap '' INT TERM HUP EXIT
+    for group in "${GROUPS_STARTED[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
+    # A moment to end well; then whatever is left of each group, stopped processes included.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        any_group_alive || break
+        sleep 0.1
+    done
+    for group in "${GROUPS_STARTED[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$TEMP"
+    [ "$SHARED" = "$TEMP" ] || rm -rf "$SHARED"
+    exit "$status"
+}
+
+any_group_alive() {
+    local group
+    for group in "${GROUPS_STARTED[@]}"; do kill -0 -- "-$group" 2>/dev/null && return 0; done
+    return 1
+}

@@ -1,0 +1,108 @@
+<?php
+
+declare(strict_types=1);
+
+use SharedState\Tests\Support\Fpm;
+use SharedState\Tests\Support\TestCase;
+
+/** Settings are those of the pool, read once per process, and never mixed. */
+final class SettingsTest extends TestCase
+{
+    public function test_pool_values_are_honoured(): void
+    {
+        $host = $this->host('north', ['token.expiry_margin_s' => 1, 'token.refresh_ratio' => '0.5']);
+        $first = $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0, 'ttl' => 5])->token();
+        sleep(1);
+        self::assertSame($first, $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0, 'ttl' => 5])->token());
+        // Due at 0.5 × (5 − 1) = 2 s; with the default ratio it would be 3.2 s.
+        usleep(1_500_000);
+        self::assertNotSame($first, $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0, 'ttl' => 5])->token());
+        $path = $this->get($host, 'status.php', [])->json()['status']['host_table'];
+        self::assertStringStartsWith("$this->folder/host-north/", $path);
+    }
+
+    public function test_a_request_with_other_settings_is_refused_and_the_next_one_is_not(): void
+    {
+        $host = $this->host('north', [], ['pm.max_children' => 1]);
+        $this->assertAllServed([$this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0])]);
+        // What a web server does with "SetEnv PHP_ADMIN_VALUE" or fastcgi_param.
+        $mixed = $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0], ['PHP_ADMIN_VALUE' => 'sharedstate.prefix=other']);
+        self::assertSame('SharedState\\ConfigError', $mixed->error(), $mixed->describe());
+        self::assertSame(1, $this->mints->mints());
+        self::assertStringContainsString('sharedstate.prefix', $mixed->json()['message']);
+    }
+
+    public function test_two_pools_of_one_user_with_two_prefixes_share_nothing(): void
+    {
+        $redis = $this->redis();
+        $table = "$this->folder/host-both";
+        $pool = fn (string $name): array => $this->pool($name, [
+            'host.dir' => $table, 'prefix' => $name, 'redis.dsn' => $redis->dsn(),
+        ]) + ['pm.max_children' => 2];
+        mkdir($table);
+        $fpm = new Fpm($this->folder, 'both', ['one' => $pool('one'), 'two' => $pool('two')]);
+
+        $get = fn (string $pool): string => $this->get($fpm, 'token.php', ['name' => 'crm', 'ms' => 0], [], $pool)->token();
+        $one = $get('one');
+        $two = $get('two');
+        self::assertNotSame($one, $two);
+        self::assertSame(2, $this->mints->mints());
+
+        $rejected = $this->get($fpm, 'reject.php', ['name' => 'crm', 'old' => $one, 'ms' => 0], [], 'one');
+        self::assertTrue($rejected->json()['dropped'] ?? null, $rejected->describe());
+        self::assertSame($two, $get('two'), 'the other pool kept its token');
+
+        $status = fn (string $pool): array => $this->get($fpm, 'status.php', [], [], $pool)->json()['status'];
+        self::assertNotSame($status('one')['host_table'], $status('two')['host_table']);
+        self::assertSame(1, $status('two')['token_mint_count']);
+    }
+
+    public function test_two_pools_with_two_databases_of_one_redis_share_nothing(): void
+    {
+        $redis = $this->redis();
+        $table = "$this->folder/host-both";
+        mkdir($table);
+        $pool = fn (string $name, int $database): array => $this->pool($name, [
+            'host.dir' => $table, 'redis.dsn' => $redis->dsn() . "?db=$database",
+        ]) + ['pm.max_children' => 2];
+        $fpm = new Fpm($this->folder, 'both', ['one' => $pool('one', 1), 'two' => $pool('two', 2)]);
+        $responses = [
+            $this->get($fpm, 'token.php', ['name' => 'crm', 'ms' => 0], [], 'one'),
+            $this->get($fpm, 'token.php', ['name' => 'crm', 'ms' => 0], [], 'two'),
+        ];
+        $this->assertAllServed($responses);
+        self::assertNotSame($responses[0]->token(), $responses[1]->token());
+    }
+
+    public function test_a_preloaded_script_gets_an_exception_and_nothing_is_opened_in_the_master(): void
+    {
+        $log = "$this->folder/preloaded";
+        $ini = ['opcache.enable' => 1, 'opcache.preload' => $this->page('preload.php')];
+        if (posix_geteuid() === 0) {
+            // PHP refuses to preload as root unless it is told in so many words.
+            $ini['opcache.preload_user'] = 'root';
+        }
+        putenv("PRELOAD_LOG=$log");
+        try {
+            $host = $this->host('north', [], ['pm.max_children' => 2], $ini, ['opcache']);
+        } finally {
+            putenv('PRELOAD_LOG');
+        }
+        self::assertStringEqualsFile($log, "SharedState\\ConfigError\n");
+        self::assertSame([], glob("$this->folder/host-north/*"), 'no table before the first request');
+        $this->assertAllServed([$this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0])]);
+        self::assertNotSame([], glob("$this->folder/host-north/*"));
+    }
+
+    public function test_the_master_opens_no_socket_thread_or_table(): void
+    {
+        $redis = $this->redis();
+        $host = $this->host('north', ['redis.dsn' => $redis->dsn()], ['pm.max_children' => 1]);
+        $this->assertAllServed([$this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0])]);
+        $worker = $this->get($host, 'status.php', [])->pid();
+        preg_match('/^PPid:\s+(\d+)/m', file_get_contents("/proc/$worker/status"), $match);
+        $master = (int) $match[1];
+        self::assertCount(1, glob("/proc/$master/task/*"), 'threads of the master');
+        self::assertStringNotContainsString('sharedstate-', file_get_contents("/proc/$master/maps"), 'no table mapped by the master');
+    }
+}

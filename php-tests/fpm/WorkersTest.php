@@ -1,0 +1,96 @@
+<?php
+
+declare(strict_types=1);
+
+use SharedState\Tests\Support\Crowd;
+use SharedState\Tests\Support\TestCase;
+
+/** Workers come and go; what they share does not. */
+final class WorkersTest extends TestCase
+{
+    public function test_ondemand_workers_that_start_in_the_burst_share_one_mint(): void
+    {
+        $host = $this->host('north', [], ['pm' => 'ondemand', 'pm.max_children' => 16, 'pm.process_idle_timeout' => '1s']);
+        $first = $this->burst($host, 30);
+        $token = $this->assertOneToken($first);
+        // Long enough for the idle workers to be gone: the table must not go with the last of them.
+        sleep(3);
+        self::assertSame($token, $this->assertOneToken($this->burst($host, 30)));
+        self::assertSame(1, $this->mints->mints());
+    }
+
+    public function test_workers_that_end_after_five_requests_neither_lose_the_token_nor_a_request(): void
+    {
+        $host = $this->host('north', [], ['pm.max_children' => 8, 'pm.max_requests' => 5]);
+        $crowd = new Crowd();
+        $responses = $crowd->load(12, 3.0, 0.0, fn () => $crowd->send($host->socket(), $this->page('token.php'), ['name' => 'crm']));
+        $this->assertAllServed($responses);
+        $this->assertOneToken($responses);
+        self::assertSame(1, $this->mints->mints());
+        $pids = array_unique(array_map(static fn ($response) => $response->pid(), $responses));
+        self::assertGreaterThan(8, count($pids), 'workers were replaced during the test');
+        self::assertStringNotContainsString('SIGSEGV', $host->logged());
+    }
+
+    public function test_a_reload_under_load_costs_no_request_and_no_mint(): void
+    {
+        $redis = $this->redis();
+        $host = $this->host('north', ['redis.dsn' => $redis->dsn()]);
+        $crowd = new Crowd();
+        $reloads = 0;
+        $responses = $crowd->load(
+            8,
+            5.0,
+            0.01,
+            fn () => $crowd->send($host->socket(), $this->page('token.php'), ['name' => 'crm']),
+            function (float $elapsed) use ($host, &$reloads): void {
+                if ($elapsed > 1.5 * ($reloads + 1) && $reloads < 2) {
+                    $host->signal(SIGUSR2);
+                    $reloads++;
+                }
+            },
+        );
+        self::assertSame(2, $reloads);
+        self::assertTrue($host->isRunning());
+        self::assertSame(3, substr_count($host->logged(), 'ready to handle connections'), 'the master really reloaded twice');
+        $this->assertAllServed($responses);
+        $this->assertOneToken($responses);
+        self::assertSame(1, $this->mints->mints());
+    }
+
+    public function test_a_worker_does_not_collect_descriptors(): void
+    {
+        $redis = $this->redis();
+        $host = $this->host('north', ['redis.dsn' => $redis->dsn()], ['pm.max_children' => 1]);
+        $use = function (int $from, int $to) use ($host): int {
+            for ($i = $from; $i < $to; $i++) {
+                $this->assertAllServed([$this->get($host, 'token.php', ['name' => "crm:$i", 'ms' => 0])]);
+            }
+            return $this->get($host, 'status.php', [])->json()['descriptors'];
+        };
+        $before = $use(0, 20);
+        self::assertLessThanOrEqual($before + 1, $use(20, 220));
+    }
+
+    public function test_the_status_shows_hits_misses_and_mints_of_all_workers(): void
+    {
+        $host = $this->host('north', [], ['pm.max_children' => 4]);
+        $this->burst($host, 40);
+        $status = $this->get($host, 'status.php', [])->json()['status'];
+        self::assertSame(1, $status['token_mint_count']);
+        self::assertGreaterThanOrEqual(1, $status['token_cache_misses']);
+        self::assertGreaterThanOrEqual(20, $status['token_cache_hits']);
+        self::assertSame(40, $status['token_cache_hits'] + $status['token_cache_misses'], 'each call is a hit or a miss');
+    }
+
+    private function burst($host, int $clients): array
+    {
+        $crowd = new Crowd();
+        for ($i = 0; $i < $clients; $i++) {
+            $crowd->send($host->socket(), $this->page('token.php'), ['name' => 'crm']);
+        }
+        $responses = $crowd->finish();
+        $this->assertAllServed($responses);
+        return $responses;
+    }
+}

@@ -1,0 +1,40 @@
+<?php
+
+declare(strict_types=1);
+
+namespace SharedState\Tests\Support;
+
+use RuntimeException;
+
+/** Runs one PHP command line process to its end, with the extension loaded. */
+final class Cli
+{
+    /**
+     * @param list<string> $arguments after the options: a file, or -r and code, or --ri and a name
+     * @param array<string, string|int|float> $ini
+     * @param array<string, string> $environment on top of ours
+     */
+    public static function run(array $arguments, array $ini = [], array $environment = [], float $timeout = 30.0, bool $loaded = true): CliResult
+    {
+        // The kernel's clock stops a test that hangs, even when the tests themselves were killed.
+        $command = ['timeout', '--kill-after=1', (string) $timeout, Build::php(), '-n'];
+        if ($loaded) {
+            array_push($command, '-d', 'extension=' . Build::extension());
+        }
+        foreach (['display_errors' => 'stderr', 'error_reporting' => E_ALL] + $ini as $key => $value) {
+            array_push($command, '-d', "$key=$value");
+        }
+        $output = tmpfile();
+        $errors = tmpfile();
+        $start = microtime(true);
+        $handle = proc_open([...$command, ...$arguments], [['file', '/dev/null', 'r'], $output, $errors], $pipes, null, $environment + getenv());
+        if ($handle === false) {
+            throw new RuntimeException('cannot start ' . implode(' ', $command));
+        }
+        $status = proc_close($handle);
+        $elapsed = microtime(true) - $start;
+        rewind($output);
+        rewind($errors);
+        return new CliResult($status, (string) stream_get_contents($output), (string) stream_get_contents($errors), $elapsed);
+    }
+}

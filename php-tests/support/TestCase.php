@@ -1,0 +1,137 @@
+<?php
+
+declare(strict_types=1);
+
+namespace SharedState\Tests\Support;
+
+abstract class TestCase extends \PHPUnit\Framework\TestCase
+{
+    protected string $folder;
+    protected MintLog $mints;
+
+    protected function setUp(): void
+    {
+        $this->folder = Temp::folder();
+        $this->mints = new MintLog("$this->folder/mints");
+    }
+
+    protected function tearDown(): void
+    {
+        Process::stopAll();
+        Temp::remove($this->folder);
+    }
+
+    protected function page(string $name): string
+    {
+        return dirname(__DIR__) . "/pages/$name";
+    }
+
+    protected function redis(string ...$options): RedisServer
+    {
+        return new RedisServer($this->folder, $options);
+    }
+
+    /**
+     * A php-fpm master that is a host of its own, with one pool.
+     *
+     * @param array<string, string|int> $settings sharedstate.* of the pool, without that prefix
+     * @param array<string, string|int> $lines further lines of the pool
+     * @param array<string, string|int> $ini for the whole master
+     */
+    protected function host(string $name, array $settings = [], array $lines = [], array $ini = [], array $zendExtensions = []): Fpm
+    {
+        return new Fpm($this->folder, $name, ['www' => $this->pool($name, $settings) + $lines], $ini, $zendExtensions);
+    }
+
+    /** @return array<string, string|int> the lines that make a pool part of host $name */
+    protected function pool(string $name, array $settings = []): array
+    {
+        $table = "$this->folder/host-$name";
+        @mkdir($table);
+        $lines = ['env[TEST_HOST]' => $name, 'env[MINT_LOG]' => $this->mints->file];
+        foreach ($settings + ['host.dir' => $table] as $key => $value) {
+            $lines["php_admin_value[sharedstate.$key]"] = "\"$value\"";
+        }
+        return $lines;
+    }
+
+    /** One request, and its answer. */
+    protected function get(Fpm $host, string $page, array $query, array $parameters = [], ?string $pool = null): Response
+    {
+        $crowd = new Crowd();
+        $crowd->send($host->socket($pool), $this->page($page), $query, $parameters);
+        return array_values($crowd->finish())[0];
+    }
+
+    /** Waits for something that happens in another process. */
+    protected function until(string $what, callable $condition, float $seconds = 10.0, ?Crowd $crowd = null): void
+    {
+        $deadline = microtime(true) + $seconds;
+        while (!$condition()) {
+            self::assertLessThan($deadline, microtime(true), "$what did not happen within $seconds s");
+            $crowd?->run(0.002);
+            usleep(1_000);
+        }
+    }
+
+    /** @param iterable<Response> $responses */
+    protected function assertAllServed(iterable $responses, string $about = ''): void
+    {
+        foreach ($responses as $response) {
+            self::assertTrue($response->status === 200 && $response->token() !== null, trim("$about " . $response->describe()));
+        }
+    }
+
+    /** @param iterable<Response> $responses */
+    protected function assertOneToken(iterable $responses): string
+    {
+        $tokens = [];
+        foreach ($responses as $response) {
+            $tokens[$response->token()] = true;
+        }
+        self::assertCount(1, $tokens, 'every caller gets the same token');
+        return (string) array_key_first($tokens);
+    }
+
+    /**
+     * Times are printed and not asserted tightly: this may be a busy machine. build/bench measures.
+     *
+     * @param iterable<Response> $responses
+     */
+    protected function printTimes(string $what, iterable $responses): void
+    {
+        $times = [];
+        foreach ($responses as $response) {
+            $times[] = $response->ms();
+        }
+        sort($times);
+        fprintf(STDERR, "\n    %s: %d requests, p50 %.0f ms, p99 %.0f ms, max %.0f ms\n", $what, count($times),
+            $times[intdiv(count($times), 2)], $times[(int) floor(0.99 * (count($times) - 1))], end($times));
+    }
+
+    /**
+     * Runs code in a command line process of its own and returns what the code returned.
+     * The code may use caught(), pages/cli.php has it; host.dir is this test's folder.
+     *
+     * @param array<string, string|int|float> $settings sharedstate.*, without that prefix
+     */
+    protected function php(string $code, array $settings = [], array $environment = []): mixed
+    {
+        $result = $this->cli($code, $settings, $environment);
+        $answer = json_decode(substr(strrchr("\n" . trim($result->output), "\n"), 1), true);
+        self::assertTrue($result->status === 0 && is_array($answer), "status $result->status: $result->output\n$result->errors");
+        return $answer['result'];
+    }
+
+    protected function cli(string $code, array $settings = [], array $environment = []): CliResult
+    {
+        $file = "$this->folder/code-" . bin2hex(random_bytes(4)) . '.php';
+        file_put_contents($file, "<?php\nrequire " . var_export($this->page('cli.php'), true) . ";\n"
+            . "\$result = (static function () {\n$code\n})();\necho \"\\n\", json_encode(['result' => \$result], JSON_THROW_ON_ERROR);\n");
+        $ini = [];
+        foreach ($settings + ['host.dir' => $this->folder] as $key => $value) {
+            $ini["sharedstate.$key"] = $value;
+        }
+        return Cli::run([$file], $ini, $environment + ['MINT_LOG' => $this->mints->file, 'TEST_HOST' => 'cli']);
+    }
+}
