@@ -105,10 +105,12 @@ unsafe extern "C" fn keep_secret(
 ) -> c_int {
     /// `ZEND_INI_STAGE_DEACTIVATE`: PHP puts back what it has, which is our empty stand-in.
     const DEACTIVATE: c_int = 1 << 3;
-    if stage == DEACTIVATE {
+    /// `ZEND_INI_STAGE_STARTUP`: PHP follows a refused php.ini value with the empty default.
+    const STARTUP: c_int = 1;
+    let value = bytes_of(value);
+    if stage == DEACTIVATE || (stage == STARTUP && value.is_empty()) {
         return ACCEPTED;
     }
-    let value = bytes_of(value);
     if let Some(name) = setting_of(entry) {
         SECRETS.lock().insert(name, value.to_vec());
     }
