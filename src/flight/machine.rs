@@ -87,6 +87,8 @@ pub struct Flight {
     fleet: bool,
     authority: Authority,
     degraded: bool,
+    /// Whether the fleet's store did not answer when this host last asked.
+    failing: bool,
     began: Moment,
     phase: Phase,
     /// Usable, and given out should nothing better be had.
@@ -140,6 +142,7 @@ impl Flight {
             fleet,
             authority: if fleet { Authority::Fleet } else { Authority::Host },
             degraded: false,
+            failing: false,
             began: now,
             phase: Phase::First,
             have: None,
@@ -194,6 +197,7 @@ impl Flight {
         self.have = None;
         if let Some(known) = known {
             self.newest = self.newest.max(known.newest);
+            self.failing = known.authority_failing;
             self.rejected = self.rejected.or(known.pending_rejection);
             let confirmed_at = known.confirmed_at;
             self.have = known
@@ -215,7 +219,7 @@ impl Flight {
         match self.phase {
             Phase::Rechecking if due => self.claim(),
             Phase::Rechecking | Phase::Waiting => self.serve(Tier::Host, now),
-            Phase::Confirmation { give_up } if age >= half && now < give_up => {
+            Phase::Confirmation { give_up } if age >= half && now < give_up && !self.failing => {
                 Action::Sleep(Duration::from_millis(2))
             }
             // The flight's claim asks about the entry as well.
@@ -239,7 +243,9 @@ impl Flight {
         if may {
             return Action::Restore(Entry { unsynced: false, ..have.entry.clone() });
         }
-        if self.unconfirmed_for(have, now) < self.plan.max_staleness * 2 {
+        let old = self.unconfirmed_for(have, now) >= self.plan.max_staleness * 2;
+        self.degraded = old && self.failing;
+        if !old || self.failing {
             return self.serve(Tier::Host, now);
         }
         // Too old to be served unasked, and somebody is asking.

@@ -643,6 +643,21 @@ fn a_confirmed_entry_is_served_without_asking_and_an_unconfirmed_one_asks_once_p
     assert_eq!(fleet.network.operations(), asked + 1);
 }
 
+#[test]
+fn while_the_store_does_not_answer_nobody_waits_for_a_confirmation() {
+    let mut fleet = fleet(1);
+    fleet.get(0).unwrap();
+    fleet.network.set_down(true);
+    fleet.later(5000);
+    fleet.get(0).unwrap(); // is the one that asks
+    let before = fleet.clock.now();
+    for _ in 0..30 {
+        assert!(fleet.get(0).unwrap().degraded);
+    }
+    assert_eq!(fleet.clock.now(), before);
+    assert_eq!(fleet.mints, 1);
+}
+
 /// A small deterministic generator: a failing seed can be run again.
 struct Dice(u64);
 

@@ -279,6 +279,7 @@ impl Host for HostTable {
             confirmed_at: table.confirmed_at(slot, state),
             newest: Version(words.newest.load(Acquire)).max(floor),
             pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
+            authority_failing: table.header().breaker.load(Relaxed) != 0,
         })
     }
 

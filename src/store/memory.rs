@@ -34,6 +34,7 @@ pub struct MemoryHost {
 struct State {
     /// The highest version given to anything, over all keys.
     issued: Version,
+    failing: bool,
     slots: HashMap<Box<[u8]>, Slot>,
 }
 
@@ -89,7 +90,7 @@ impl MemoryHost {
     ) -> Result<Reply<R>, StoreError> {
         let wall = self.clock.wall().unix_micros();
         let mut state = self.state.lock();
-        let State { issued, slots } = &mut *state;
+        let State { issued, slots, .. } = &mut *state;
         let slot = slots.entry(key.bytes().into()).or_default();
         // The time makes versions grow even when the store has lost its memory.
         let mut issue = |above: Version| {
@@ -169,6 +170,7 @@ impl Host for MemoryHost {
             confirmed_at: slot.confirmed_at,
             newest: slot.newest,
             pending_rejection: slot.pending_rejection,
+            authority_failing: state.failing,
         })
     }
 
@@ -260,7 +262,9 @@ impl Host for MemoryHost {
         true
     }
 
-    fn authority_answered(&self, _answered: bool, _now: Moment) {}
+    fn authority_answered(&self, answered: bool, _now: Moment) {
+        self.state.lock().failing = !answered;
+    }
 }
 
 impl Clock for MemoryHost {

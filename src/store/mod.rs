@@ -219,6 +219,8 @@ pub struct Known {
     pub newest: Version,
     /// A rejection that could not be told to the authority yet.
     pub pending_rejection: Option<Digest>,
+    /// The authority did not answer when this host last asked it, about any key.
+    pub authority_failing: bool,
 }
 
 /// The right to run this host's flight for a key: plain data, so that nothing rests on `Drop`.
