@@ -14,6 +14,8 @@ die() { printf '%s\n' "error: $*" >&2; exit 1; }
 
 # --- What must be installed -------------------------------------------------------------------
 
+LISTS_FRESH=
+
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 # need_packages NAME...: installs those Debian packages that are missing.
@@ -24,7 +26,9 @@ need_packages() {
     command -v apt-get >/dev/null || die "please install these (names as in Debian): ${missing[*]}"
     [ "$(id -u)" = 0 ] || die "missing packages; please run: sudo apt-get install ${missing[*]}"
     say "installing ${missing[*]}"
-    apt_quietly update
+    # Once per run: lists do not change between two of our own calls.
+    [ -n "$LISTS_FRESH" ] || apt_quietly update
+    LISTS_FRESH=yes
     apt_quietly install --no-install-recommends "${missing[@]}"
 }
 
@@ -75,6 +79,9 @@ need_compiler() {
     need_command cc gcc libc6-dev
     ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || need_packages libclang-dev
 }
+
+# Said before anything is installed: this is the one thing that we do not install ourselves.
+need_rust_unless_built() { [ -n "${SHAREDSTATE_SO:-}" ] || need_rust; }
 
 # build_extension: sets SHAREDSTATE_SO. Somebody who has built it already sets that variable beforehand.
 build_extension() {
