@@ -5,7 +5,9 @@
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
+use super::array::Array;
 use super::functions::answer;
+use super::memo::Question;
 use super::string::Str;
 use super::{counters, memo, rates, tokens, zend};
 
@@ -23,11 +25,12 @@ pub extern "C" fn fx_rate(ex: &mut ExecuteData, retval: &mut Zval) {
 
 #[inline]
 fn token_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
-    if zend::num_args(ex) > 2 || !unneeded_callable(zend::arg(ex, 1)) {
+    if zend::num_args(ex) > 3 || !unneeded_callable(zend::arg(ex, 1)) {
         return false;
     }
     let Some(name) = zend::arg(ex, 0).and_then(Str::in_slot) else { return false };
-    let Some(value) = memo::token(name) else { return false };
+    let Some(options) = plain_options(zend::arg(ex, 2)) else { return false };
+    let Some(value) = memo::token(&Question { names: [name], options }) else { return false };
     counters::token_hit();
     value.add_ref().give_to(retval);
     true
@@ -35,12 +38,15 @@ fn token_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
 
 #[inline]
 fn rate_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
-    if zend::num_args(ex) > 3 || !unneeded_callable(zend::arg(ex, 2)) {
+    if zend::num_args(ex) > 4 || !unneeded_callable(zend::arg(ex, 2)) {
         return false;
     }
     let names = zend::arg(ex, 0).zip(zend::arg(ex, 1));
     let names = names.and_then(|(a, b)| Str::in_slot(a).zip(Str::in_slot(b)));
-    let Some(rate) = names.and_then(|(from, to)| memo::rate(from, to)) else { return false };
+    let Some((from, to)) = names else { return false };
+    let Some(options) = plain_options(zend::arg(ex, 3)) else { return false };
+    let question = Question { names: [from, to], options };
+    let Some(rate) = memo::rate(&question) else { return false };
     counters::rate_hit();
     retval.set_double(rate);
     true
@@ -51,4 +57,10 @@ fn rate_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
 #[inline]
 fn unneeded_callable(slot: Option<&Zval>) -> bool {
     slot.is_none_or(|slot| slot.is_null() || zend::is_closure(slot))
+}
+
+/// No options, or an array; `None` for anything else.
+#[inline]
+fn plain_options(slot: Option<&Zval>) -> Option<Option<Array>> {
+    slot.map_or(Some(None), |slot| Array::in_slot(slot).map(Some))
 }

@@ -5,24 +5,53 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use super::array::Array;
 use super::runtime::Watch;
 use super::string::Str;
 use crate::clock::Moment;
 use crate::process;
 
-/// Keys per kind. An application asks for a handful; a worker that runs for days must not grow.
+/// Answers per kind. An application asks for a handful; a worker that runs for days must not grow.
 const PLACES: usize = 64;
 
 /// Then the ordinary path is taken once: only there a process sees that its table was replaced or
 /// that a clock jumped. A web request ends sooner; a queue worker runs for days.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-fn until(watch: &Watch, trusted_until: Moment) -> Moment {
-    trusted_until.min(watch.now().plus(LOOK_AGAIN))
+/// What was asked: one or two names, and the very options array that was passed with them.
+#[derive(Clone, Copy)]
+pub struct Question<const NAMES: usize> {
+    pub names: [Str; NAMES],
+    pub options: Option<Array>,
+}
+
+impl<const NAMES: usize> Question<NAMES> {
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        self.options == other.options
+            && self.names.iter().zip(other.names).all(|(held, name)| held.is(name))
+    }
+
+    #[inline]
+    fn place(&self) -> usize {
+        // An array's address is a multiple of 8, and mostly of 56.
+        let options = self.options.map_or(0, |array| array.address() as u64 >> 3);
+        let names = self.names.iter();
+        names.fold(options, |hash, name| hash.rotate_left(7) ^ name.hash()) as usize % PLACES
+    }
+
+    fn held(self) -> Self {
+        Self { names: self.names.map(Str::add_ref), options: self.options.map(Array::add_ref) }
+    }
+
+    fn release(self) {
+        self.names.into_iter().for_each(Str::release);
+        self.options.into_iter().for_each(Array::release);
+    }
 }
 
 struct Entry<const NAMES: usize, V> {
-    names: [Str; NAMES],
+    question: Question<NAMES>,
     value: V,
     watch: Watch,
     trusted_until: Moment,
@@ -30,7 +59,7 @@ struct Entry<const NAMES: usize, V> {
     process: u64,
 }
 
-/// Two places per key, chosen by the hash of its names.
+/// Two places per question.
 struct Table<const NAMES: usize, V>(Vec<Option<Entry<NAMES, V>>>);
 
 impl<const NAMES: usize, V: Copy> Table<NAMES, V> {
@@ -39,18 +68,10 @@ impl<const NAMES: usize, V: Copy> Table<NAMES, V> {
     }
 
     #[inline]
-    fn place(names: [Str; NAMES]) -> usize {
-        let hash = names.iter().fold(0_u64, |hash, name| hash.rotate_left(7) ^ name.hash());
-        hash as usize % PLACES
-    }
-
-    #[inline]
-    fn get(&self, names: [Str; NAMES]) -> Option<V> {
-        let place = Self::place(names);
+    fn get(&self, question: &Question<NAMES>) -> Option<V> {
+        let place = question.place();
         let entry = [place, place ^ 1].into_iter().find_map(|place| {
-            let entry = self.0.get(place)?.as_ref()?;
-            let same = entry.names.iter().zip(names).all(|(held, name)| held.is(name));
-            same.then_some(entry)
+            self.0.get(place)?.as_ref().filter(|entry| entry.question.is(question))
         })?;
         let valid = entry.process == process::generation()
             && entry.watch.holds()
@@ -63,16 +84,12 @@ impl<const NAMES: usize, V: Copy> Table<NAMES, V> {
         if self.0.is_empty() {
             self.0.resize_with(PLACES, || None);
         }
-        let names = entry.names;
-        let place = Self::place(names);
-        let same = |other: &Entry<NAMES, V>| {
-            other.names.iter().zip(&names).all(|(held, name)| held.is(*name))
-        };
-        let free = |place: usize, table: &Self| match table.0.get(place) {
-            Some(Some(other)) => same(other),
+        let free = |place: usize| match self.0.get(place) {
+            Some(Some(other)) => other.question.is(&entry.question),
             _ => true,
         };
-        let place = if !free(place, self) && free(place ^ 1, self) { place ^ 1 } else { place };
+        let place = entry.question.place();
+        let place = if !free(place) && free(place ^ 1) { place ^ 1 } else { place };
         self.0.get_mut(place)?.replace(entry)
     }
 
@@ -86,53 +103,49 @@ thread_local! {
     static RATES: RefCell<Table<2, f64>> = const { RefCell::new(Table::new()) };
 }
 
-/// The token known under `name`; the memo keeps its reference.
+/// The token known for the question; the memo keeps its reference.
 #[inline]
-pub fn token(name: Str) -> Option<Str> {
-    TOKENS.with_borrow(|table| table.get([name]))
+pub fn token(question: &Question<1>) -> Option<Str> {
+    TOKENS.with_borrow(|table| table.get(question))
 }
 
 #[inline]
-pub fn rate(from: Str, to: Str) -> Option<f64> {
-    RATES.with_borrow(|table| table.get([from, to]))
+pub fn rate(question: &Question<2>) -> Option<f64> {
+    RATES.with_borrow(|table| table.get(question))
+}
+
+fn entry<const NAMES: usize, V>(
+    question: Question<NAMES>,
+    value: V,
+    watch: Watch,
+    trusted_until: Moment,
+) -> Entry<NAMES, V> {
+    let trusted_until = trusted_until.min(watch.now().plus(LOOK_AGAIN));
+    Entry { question: question.held(), value, watch, trusted_until, process: process::generation() }
 }
 
 /// Remember what was served, under a watch on that very version.
-pub fn remember_token(name: Str, value: Str, watch: Watch, trusted_until: Moment) {
-    let entry = Entry {
-        names: [name.add_ref()],
-        value: value.add_ref(),
-        trusted_until: until(&watch, trusted_until),
-        watch,
-        process: process::generation(),
-    };
+pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_until: Moment) {
+    let entry = entry(asked, value.add_ref(), watch, trusted_until);
     if let Some(old) = TOKENS.with_borrow_mut(|table| table.put(entry)) {
         release_token(old);
     }
 }
 
-pub fn remember_rate(names: [Str; 2], value: f64, watch: Watch, trusted_until: Moment) {
-    let entry = Entry {
-        names: names.map(Str::add_ref),
-        value,
-        trusted_until: until(&watch, trusted_until),
-        watch,
-        process: process::generation(),
-    };
+pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_until: Moment) {
+    let entry = entry(asked, value, watch, trusted_until);
     if let Some(old) = RATES.with_borrow_mut(|table| table.put(entry)) {
-        old.names.into_iter().for_each(Str::release);
+        old.question.release();
     }
 }
 
 fn release_token(entry: Entry<1, Str>) {
-    entry.names.into_iter().for_each(Str::release);
+    entry.question.release();
     entry.value.release();
 }
 
-/// RSHUTDOWN, and after an invalidation.
+/// RSHUTDOWN.
 pub fn clear() {
     TOKENS.with_borrow_mut(|table| table.take_all().for_each(release_token));
-    RATES.with_borrow_mut(|table| {
-        table.take_all().flat_map(|entry| entry.names).for_each(Str::release);
-    });
+    RATES.with_borrow_mut(|table| table.take_all().for_each(|entry| entry.question.release()));
 }

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod args;
+mod array;
 mod callable;
 mod convert;
 mod counters;

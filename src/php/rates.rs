@@ -1,13 +1,14 @@
 //! `fx_rate`, past the pure hit. A sheet is one entry: every rate comes from one sheet.
 
-use ext_php_rs::types::{ZendHashTable, Zval};
+use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
+use super::array::Array;
 use super::exceptions::Stop;
 use super::flights::{Flight, Minted};
 use super::runtime::Runtime;
 use super::string::Str;
-use super::{args, counters, memo, options, runtime};
+use super::{args, counters, memo, options, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Fingerprint, Key, Kind, Timing};
 use crate::error::Error;
@@ -20,8 +21,9 @@ const SOURCE: &str = "callable";
 /// `fx_rate(string $from, string $to, ?callable $fetch = null, array $options = []): float`
 pub fn rate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let call = args::pair(ex)?;
-    let plain = call.options.is_none_or(ZendHashTable::is_empty);
-    if plain && let Some(rate) = memo::rate(call.from, call.to) {
+    let options = zend::arg(ex, 3).and_then(Array::in_slot);
+    let question = memo::Question { names: [call.from, call.to], options };
+    if let Some(rate) = memo::rate(&question) {
         counters::rate_hit();
         return Ok(double(rate));
     }
@@ -38,8 +40,10 @@ pub fn rate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let served = flight.run(options::plan(&runtime.config, runtime.now()))?;
     let sheet = Sheet::from_bytes(&served.entry.value).map_err(Error::RateUnavailable)?;
     let rate = fx::to_f64(sheet.cross(from, to)?);
-    if plain && let Some(watch) = runtime.watch(&key, served.entry.version) {
-        memo::remember_rate([call.from, call.to], rate, watch, served.trusted_until);
+    if question.options.is_none_or(Array::is_frozen)
+        && let Some(watch) = runtime.watch(&key, served.entry.version)
+    {
+        memo::remember_rate(question, rate, watch, served.trusted_until);
     }
     Ok(double(rate))
 }

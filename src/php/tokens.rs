@@ -3,12 +3,13 @@
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
+use super::array::Array;
 use super::exceptions::{Stop, unbuilt};
 use super::flights::{Flight, Minted};
 use super::options::Token;
 use super::runtime::{Event, Runtime};
 use super::string::Str;
-use super::{args, counters, memo, runtime};
+use super::{args, counters, memo, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Key, Kind, freshness};
 use crate::error::Error;
@@ -18,8 +19,9 @@ use crate::token::{self, Answer};
 /// `shared_token_get(string $name, ?callable $mint = null, array $options = []): string`
 pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let call = args::lookup(ex)?;
-    let plain = call.options.is_none_or(ZendHashTable::is_empty);
-    if plain && let Some(value) = memo::token(call.name) {
+    let question =
+        memo::Question { names: [call.name], options: zend::arg(ex, 2).and_then(Array::in_slot) };
+    if let Some(value) = memo::token(&question) {
         counters::token_hit();
         return Ok(string(value.add_ref()));
     }
@@ -42,8 +44,12 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let flight = Flight { runtime: &runtime, key: &key, callable: call.callable, read: &read };
     let served = flight.run(options.plan(&runtime.config, runtime.now()))?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
-    if plain && let Some(watch) = runtime.watch(&key, served.entry.version) {
-        memo::remember_token(call.name, value, watch, served.trusted_until);
+    // The same question again may have the same answer, unless it said what the answer must not be.
+    if options.rejected.is_none()
+        && question.options.is_none_or(Array::is_frozen)
+        && let Some(watch) = runtime.watch(&key, served.entry.version)
+    {
+        memo::remember_token(question, value, watch, served.trusted_until);
     }
     Ok(string(value))
 }
