@@ -15,7 +15,7 @@ $processes = (int) $processes;
 $rounds = (int) $rounds;
 
 const BATCH = 500;
-const REDIS_BATCH = 10;
+const REDIS_BATCH = 50;
 
 $token = bin2hex(random_bytes(600)); // 1,200 bytes
 $sheet = ['base' => 'EUR', 'rates' => ['USD' => '1.0876', 'GBP' => '0.8541']];

@@ -42,13 +42,18 @@ final class RedisLostTest extends TestCase
         $this->startHosts();
         $token = $this->assertOneToken($this->burst('crm'));
         $this->server->stop();
+        $all = [];
         // Beyond max_staleness_ms too: unconfirmed is not unusable.
         for ($i = 0; $i < 6; $i++) {
             $responses = $this->burst('crm');
             self::assertSame($token, $this->assertOneToken($responses));
+            $this->printTimes('Redis stopped, usable token, burst ' . ($i + 1), $responses);
+            array_push($all, ...$responses);
             usleep(500_000);
         }
-        $this->printTimes('Redis stopped, usable token', $responses);
+        // One in a while may find out that Redis is gone; the crowd must not wait for that.
+        $waited = array_filter($all, static fn ($response): bool => $response->json()['took'] > 0.1);
+        self::assertLessThanOrEqual(6, count($waited), 'requests that waited with a usable token in the table');
         self::assertSame(1, $this->mints->mints());
     }
 

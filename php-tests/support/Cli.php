@@ -22,7 +22,8 @@ final class Cli
             array_push($command, '-d', 'extension=' . Build::extension());
         }
         foreach (['display_errors' => 'stderr', 'error_reporting' => E_ALL] + $ini as $key => $value) {
-            array_push($command, '-d', "$key=$value");
+            // Quoted, or an "=" in an address would be taken for PHP's own syntax.
+            array_push($command, '-d', "$key=\"$value\"");
         }
         $output = tmpfile();
         $errors = tmpfile();

@@ -48,7 +48,7 @@ final class Fpm
         }
         array_push($command, '-d', 'extension=' . Build::extension());
         foreach ($this->ini as $key => $value) {
-            array_push($command, '-d', "$key=$value");
+            array_push($command, '-d', "$key=\"$value\"");
         }
         $this->process = Process::start($command, $this->log());
         $deadline = microtime(true) + 10;
