@@ -70,8 +70,12 @@ impl Keeper {
         }
         let shared = self.0.clone();
         let thread = std::thread::Builder::new().name("sharedstate".into()).stack_size(STACK);
-        match start_with_signals_blocked(thread, move || run(&shared)) {
-            Ok(()) => ledger.running = true,
+        // A signal to the process must reach the thread that PHP runs in, never ours: it inherits
+        // the mask it is started under.
+        #[cfg(any(feature = "host", feature = "redis"))]
+        let _held = crate::process::SignalsHeld::hold();
+        match thread.spawn(move || run(&shared)) {
+            Ok(_) => ledger.running = true,
             // Not renewed: a mint longer than its lease loses it, and the commit decides.
             Err(error) => log::warn!("the thread that renews leases did not start: {error}"),
         }
@@ -135,31 +139,4 @@ impl Shared {
         // The callable is not told that its lease is lost: it cannot be stopped. Its commit will be.
         self.host.count(Counter::LeasesLost, u64::from(renewed == Ok(false)));
     }
-}
-
-/// A process-directed signal must reach the thread that PHP runs in, never ours.
-#[cfg(any(feature = "host", feature = "redis"))]
-#[allow(unsafe_code)]
-fn start_with_signals_blocked(
-    thread: std::thread::Builder,
-    body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<()> {
-    // SAFETY: both sets are initialised by the calls that fill them, and the caller's mask is put
-    // back before this returns; the new thread inherits the full one.
-    unsafe {
-        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let started = thread.spawn(body);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        started.map(drop)
-    }
-}
-
-#[cfg(not(any(feature = "host", feature = "redis")))]
-fn start_with_signals_blocked(
-    thread: std::thread::Builder,
-    body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<()> {
-    thread.spawn(body).map(drop)
 }

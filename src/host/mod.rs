@@ -30,7 +30,6 @@ pub use self::layout::Sizes;
 use self::layout::{State, Tag};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
-pub use self::sys::close_inherited;
 use self::table::Table;
 use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Version};
@@ -299,7 +298,7 @@ impl Host for HostTable {
             let bell = words.bell.load(Acquire);
             let taken = table
                 .rights
-                .take(table.file(), Space::Flight, slot, &words.flight, now, until)
+                .take(Space::Flight, slot, &words.flight, now, until)
                 .map_err(|error| StoreError::Refused(error.to_string()))?;
             let Some(generation) = taken else {
                 let since = match words.flight_since.load(Acquire) {
@@ -344,8 +343,7 @@ impl Host for HostTable {
         } else {
             table.count(Counter::FlightsGivenUp, 1);
         }
-        let (file, generation) = (table.file(), right.generation);
-        table.rights.give_back(file, Space::Flight, slot, &words.flight, generation);
+        table.rights.give_back(Space::Flight, slot, &words.flight, right.generation);
         // Unlock first, then ring: whoever wakes finds the right free.
         words.bell.fetch_add(1, AcqRel);
         sys::futex_wake_all(&words.bell);

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::layout::RightWord;
 use super::sys::{self, LockKind};
 use crate::clock::Moment;
+use crate::process::Own;
 
 /// Lock bytes of the table's file. Byte 0 is every mapper's shared lock.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +42,23 @@ pub const GRACE_MS: i64 = 20;
 /// The lock bytes held by this process. Threads share one open file and so one set of kernel
 /// locks; they exclude each other here first.
 pub struct Rights {
+    file: Own<File>,
     held: Mutex<HashSet<i64>>,
 }
 
 impl Rights {
-    pub fn new() -> Self {
-        Self { held: Mutex::new(HashSet::new()) }
+    pub fn new(file: File) -> io::Result<Self> {
+        Ok(Self { file: Own::new(file)?, held: Mutex::new(HashSet::new()) })
+    }
+
+    /// The table's file. Fails in a forked child, which opens a table of its own.
+    pub fn file(&self) -> io::Result<&File> {
+        self.file.get()
     }
 
     /// The generation taken, or `None` when somebody else has the right.
     pub fn take(
         &self,
-        file: &File,
         space: Space,
         place: usize,
         word: &AtomicU64,
@@ -65,12 +71,12 @@ impl Rights {
             let seen = word.load(Ordering::Acquire);
             let right = RightWord::unpack(seen);
             let byte = space.byte(place, right.generation);
-            if self.lock(file, byte)? {
+            if self.lock(byte)? {
                 let ours = RightWord { until: until.as_millis(), warned: false, ..right };
                 if swing(word, seen, ours) {
                     return Ok(Some(right.generation));
                 }
-                self.unlock(file, byte);
+                self.unlock(byte);
             } else if now.as_millis() < right.until {
                 return Ok(None);
             } else if right.warned {
@@ -95,42 +101,35 @@ impl Rights {
         RightWord::unpack(word.load(Ordering::Acquire)).generation == generation
     }
 
-    pub fn give_back(
-        &self,
-        file: &File,
-        space: Space,
-        place: usize,
-        word: &AtomicU64,
-        generation: u32,
-    ) {
+    pub fn give_back(&self, space: Space, place: usize, word: &AtomicU64, generation: u32) {
         Self::extend(word, generation, Moment::default());
-        self.unlock(file, space.byte(place, generation));
+        self.unlock(space.byte(place, generation));
     }
 
     /// Whether nobody holds this generation any more: its holder died or came back and let go.
-    pub fn is_free(&self, file: &File, space: Space, place: usize, generation: u32) -> bool {
+    pub fn is_free(&self, space: Space, place: usize, generation: u32) -> bool {
         let byte = space.byte(place, generation);
-        let free = self.lock(file, byte).unwrap_or(false);
+        let free = self.lock(byte).unwrap_or(false);
         if free {
-            self.unlock(file, byte);
+            self.unlock(byte);
         }
         free
     }
 
-    fn lock(&self, file: &File, byte: i64) -> io::Result<bool> {
+    fn lock(&self, byte: i64) -> io::Result<bool> {
         if !self.held.lock().insert(byte) {
             return Ok(false);
         }
-        let locked = sys::lock_byte(file, byte, LockKind::Exclusive);
+        let locked = self.file().and_then(|file| sys::lock_byte(file, byte, LockKind::Exclusive));
         if !matches!(locked, Ok(true)) {
             self.held.lock().remove(&byte);
         }
         locked
     }
 
-    fn unlock(&self, file: &File, byte: i64) {
+    fn unlock(&self, byte: i64) {
         // A failing unlock leaves the byte to the deadline, as if we had been stopped.
-        let _ = sys::lock_byte(file, byte, LockKind::Unlock);
+        let _ = self.file().and_then(|file| sys::lock_byte(file, byte, LockKind::Unlock));
         self.held.lock().remove(&byte);
     }
 }

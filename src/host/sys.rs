@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 pub fn effective_uid() -> u32 {
@@ -85,35 +85,4 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, at_most: Duration) {
 pub fn futex_wake_all(word: &AtomicU32) {
     // SAFETY: waking uses only the word's address, mapped for as long as the borrow lives.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
-}
-
-/// Descriptors of open tables. A forked child closes them before anything else runs in it, because
-/// an inherited descriptor shares the parent's locks.
-static OPEN: [AtomicI32; 16] = [const { AtomicI32::new(-1) }; 16];
-
-pub fn remember_descriptor(fd: RawFd) {
-    // With more tables than places, the child keeps a descriptor it never uses; nothing worse.
-    let free = |place: &&AtomicI32| {
-        place.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    };
-    OPEN.iter().find(free);
-}
-
-pub fn forget_descriptor(fd: RawFd) {
-    for place in &OPEN {
-        let _ = place.compare_exchange(fd, -1, Ordering::SeqCst, Ordering::Relaxed);
-    }
-}
-
-/// Close only, never unlock: an unlock through an inherited descriptor frees the parent's lock.
-/// Async-signal-safe.
-pub fn close_inherited() {
-    for place in &OPEN {
-        let fd = place.swap(-1, Ordering::SeqCst);
-        if fd >= 0 {
-            // SAFETY: the child's copy of a descriptor this module recorded; every owner compares
-            // the process generation before it uses or closes it.
-            unsafe { libc::close(fd) };
-        }
-    }
 }

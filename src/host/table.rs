@@ -8,8 +8,6 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -25,7 +23,6 @@ use super::sys;
 use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
-use crate::process;
 use crate::store::StoreError;
 use crate::store::record::Record;
 
@@ -38,27 +35,18 @@ pub struct Table {
     pub place: Place,
     pub map: Map,
     pub rights: Rights,
-    file: ManuallyDrop<File>,
-    born: u64,
 }
 
 impl Table {
     pub fn open(place: &Place, wanted: Sizes) -> Result<Self, String> {
         let (file, map) = file::open(place, wanted)?;
-        sys::remember_descriptor(file.as_raw_fd());
         let table = Self {
             place: place.clone(),
             map,
-            rights: Rights::new(),
-            file: ManuallyDrop::new(file),
-            born: process::generation(),
+            rights: Rights::new(file).map_err(|error| error.to_string())?,
         };
         table.observe();
         Ok(table)
-    }
-
-    pub fn file(&self) -> &File {
-        &self.file
     }
 
     pub fn header(&self) -> &Header {
@@ -66,12 +54,12 @@ impl Table {
     }
 
     pub fn still_named(&self) -> bool {
-        file::still_named(&self.place, &self.file)
+        self.rights.file().is_ok_and(|file| file::still_named(&self.place, file))
     }
 
     /// Bytes the file occupies.
     pub fn occupied(&self) -> u64 {
-        self.file.metadata().map_or(0, |meta| meta.blocks() * 512)
+        self.rights.file().and_then(File::metadata).map_or(0, |meta| meta.blocks() * 512)
     }
 
     #[inline]
@@ -203,23 +191,9 @@ impl Table {
             return Err(ErrorKind::StorageFull.into());
         }
         let start = offset / PAGE * PAGE;
-        sys::allocate(&self.file, start, (offset + bytes).div_ceil(PAGE) * PAGE - start)?;
+        sys::allocate(self.rights.file()?, start, (offset + bytes).div_ceil(PAGE) * PAGE - start)?;
         bits.fetch_or(1 << buffer, AcqRel);
         Ok(())
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // In a forked child the number was closed at the fork and may be somebody else's by now.
-        if self.born == process::generation() {
-            sys::forget_descriptor(self.file.as_raw_fd());
-            // SAFETY: dropped here only, and never used again.
-            #[allow(unsafe_code)]
-            unsafe {
-                ManuallyDrop::drop(&mut self.file);
-            }
-        }
     }
 }
 
@@ -253,8 +227,7 @@ impl<'a> Tenure<'a> {
         let bucket = table.map.bucket(index);
         let now = table.now();
         let until = now.plus(WRITE_HOLD);
-        let taken =
-            table.rights.take(&table.file, Space::Write, index, &bucket.right, now, until)?;
+        let taken = table.rights.take(Space::Write, index, &bucket.right, now, until)?;
         let Some(generation) = taken else { return Ok(None) };
         let tenure = Self { table, index, bucket, generation };
         if tenure.settle() {
@@ -320,7 +293,7 @@ impl<'a> Tenure<'a> {
         Lost(lost.0.map(|place| {
             place.filter(|(generation, _)| {
                 *generation == self.generation
-                    || !rights.is_free(&self.table.file, Space::Write, self.index, *generation)
+                    || !rights.is_free(Space::Write, self.index, *generation)
             })
         }))
     }
@@ -331,13 +304,7 @@ impl<'a> Tenure<'a> {
             self.bucket.target.swing(announced, self.target(None));
         }
         let right = &self.bucket.right;
-        self.table.rights.give_back(
-            &self.table.file,
-            Space::Write,
-            self.index,
-            right,
-            self.generation,
-        );
+        self.table.rights.give_back(Space::Write, self.index, right, self.generation);
     }
 
     pub(super) fn edit<R>(

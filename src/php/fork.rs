@@ -5,13 +5,11 @@
 
 use std::sync::Once;
 
-use super::runtime;
 use crate::process;
 
 /// Runs in the child, on the one thread that survived the fork. Nothing here may lock or allocate.
 extern "C" fn in_child() {
     process::forked();
-    runtime::close_inherited();
 }
 
 /// Once per process image, however often a SAPI starts the module: a handler cannot be taken back.

@@ -160,12 +160,6 @@ fn fleet(config: &Config) -> Result<Option<Arc<RedisStore>>, Error> {
     Ok(Some(Arc::new(RedisStore::new(redis))))
 }
 
-/// In the child of a fork: close what was inherited. Neither locks nor allocates.
-pub fn close_inherited() {
-    crate::host::close_inherited();
-    crate::redis::close_inherited();
-}
-
 /// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.
 pub fn stop() {
     /// A lease renewal in flight may take a response timeout; nobody waits longer for a restart.

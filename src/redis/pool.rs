@@ -8,9 +8,8 @@ use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::RedisConfig;
 use super::connection::{Connection, Connector};
-use super::socket::SignalsHeld;
 use crate::clock::{Moment, system};
-use crate::process;
+use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
 pub struct Pool {

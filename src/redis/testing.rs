@@ -8,10 +8,11 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 
+use super::RedisStore;
 use super::config::{Password, RedisConfig};
 use super::connection::{Connection, Connector};
-use super::{RedisStore, socket};
 use crate::clock::system;
+use crate::process::SignalsHeld;
 
 /// No test fails because the machine is busy; those about timeouts set their own.
 const PATIENT: Duration = Duration::from_secs(10);
@@ -101,7 +102,7 @@ pub struct Admin(Connection);
 impl Admin {
     /// `command` as typed into redis-cli, without quoting.
     pub fn ask<T: FromRedisValue>(&mut self, command: &str) -> T {
-        let _held = socket::SignalsHeld::hold();
+        let _held = SignalsHeld::hold();
         let mut request = Cmd::new();
         command.split_whitespace().for_each(|word| {
             request.arg(word);

@@ -80,7 +80,6 @@ fn listen() {
 fn watch_forks() {
     extern "C" fn in_child() {
         crate::process::forked();
-        super::super::close_inherited();
     }
     // SAFETY: a plain function of this program.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };

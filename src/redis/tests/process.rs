@@ -48,7 +48,6 @@ fn a_forked_child_closes_the_sockets_and_the_parent_goes_on() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         process::forked();
-        close_inherited();
         let refused = matches!(store.ping(), Err(StoreError::Unreachable(_)));
         drop(store);
         // SAFETY: ends the child without the test harness noticing.
@@ -72,7 +71,6 @@ fn a_forked_child_keeps_no_connection_of_its_parent_open() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         process::forked();
-        close_inherited();
         loop {
             // SAFETY: only sleeps.
             unsafe { libc::pause() };
