@@ -322,8 +322,16 @@ impl Engine {
             return Err(StoreError::Unreachable(pause.into()));
         }
         let answer = question();
-        let answered = !matches!(answer, Err(StoreError::Unreachable(_) | StoreError::Refused(_)));
-        self.host.authority_answered(answered, self.host.now());
+        let failure = answer.as_ref().err();
+        let failure = failure.filter(|error| !matches!(error, StoreError::TooLarge { .. }));
+        let news = self.host.authority_answered(failure.is_none(), self.host.now());
+        match failure {
+            Some(error) if news => log::warn!(
+                "{error}; usable entries are served, missing ones are made on this host alone"
+            ),
+            None if news => log::warn!("Redis answers again"),
+            _ => {}
+        }
         answer
     }
 }

@@ -425,15 +425,12 @@ impl Host for HostTable {
         now >= breaker.until && word.swing(seen, breaker.opened(now, Breaker::PROBE).pack())
     }
 
-    fn authority_answered(&self, answered: bool, now: Moment) {
+    fn authority_answered(&self, answered: bool, now: Moment) -> bool {
         let table = self.table();
         let word = &table.header().breaker;
         let seen = word.load(Acquire);
         if answered {
-            if seen != 0 {
-                word.swing(seen, 0);
-            }
-            return;
+            return seen != 0 && word.swing(seen, 0);
         }
         table.count(Counter::StoreErrors, 1);
         let breaker = Breaker::unpack(seen);
@@ -445,7 +442,7 @@ impl Host for HostTable {
                 jittered(backoff(Breaker::BASE, over + 1).min(Breaker::LONGEST))
             }
         };
-        word.swing(seen, Breaker { failures, ..breaker }.opened(now, pause).pack());
+        word.swing(seen, Breaker { failures, ..breaker }.opened(now, pause).pack()) && seen == 0
     }
 }
 

@@ -262,8 +262,8 @@ impl Host for MemoryHost {
         true
     }
 
-    fn authority_answered(&self, answered: bool, _now: Moment) {
-        self.state.lock().failing = !answered;
+    fn authority_answered(&self, answered: bool, _now: Moment) -> bool {
+        std::mem::replace(&mut self.state.lock().failing, !answered) == answered
     }
 }
 

@@ -283,6 +283,6 @@ pub trait Host: Store + Clock {
     /// asking for a short, growing time, and then one process probes.
     fn authority_allowed(&self, now: Moment) -> bool;
 
-    /// What came of asking.
-    fn authority_answered(&self, answered: bool, now: Moment);
+    /// What came of asking. Whether that is news: the first failure, or the first answer after one.
+    fn authority_answered(&self, answered: bool, now: Moment) -> bool;
 }
