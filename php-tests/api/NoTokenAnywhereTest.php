@@ -1,0 +1,49 @@
+<?php
+
+declare(strict_types=1);
+
+use SharedState\Tests\Support\TestCase;
+
+/** One token goes through everything that can go wrong, and through everything that prints. */
+final class NoTokenAnywhereTest extends TestCase
+{
+    /** @dataProvider stores */
+    public function test_a_token_is_in_no_log_exception_trace_phpinfo_or_status(bool $distributed): void
+    {
+        $redis = $this->redis();
+        $log = "$this->folder/log";
+        $ini = ['log' => $log, 'log_level' => 'debug'] + ($distributed ? ['redis.dsn' => $redis->dsn()] : []);
+        $printed = $this->php(<<<'PHP'
+            ini_set('zend.exception_ignore_args', '0');
+            ini_set('zend.exception_string_param_max_len', '1000');
+            $token = 'SECRET.TOKEN.' . str_repeat('x', 20);
+            $said = [];
+            $note = static function (callable $call) use (&$said): void {
+                try { $call(); } catch (\Throwable $e) { $said[] = (string) $e; $said[] = print_r($e->getPrevious()?->getMessage(), true); }
+            };
+            shared_token_get('crm', static fn () => ['access_token' => $token, 'expires_in' => 3600, 'instance_url' => 'https://x']);
+            $note(static fn () => shared_token_get('crm', 'no such function', ['rejected' => $token]));
+            $note(static fn () => shared_token_get('crm', static fn () => throw new \RuntimeException('no'), ['rejected' => $token, 'typo' => 1]));
+            $note(static fn () => shared_token_get('crm', static fn () => throw new \RuntimeException('no'), ['rejected' => $token]));
+            $note(static fn () => shared_token_get('crm', static fn () => ['access_token' => 'other']));
+            $note(static fn () => shared_token_invalidate("bad\nname", $token));
+            $note(static fn () => shared_token_invalidate('crm', $token, ['typo' => 1]));
+            $note(static fn () => shared_token_get('big', static fn () => ['access_token' => str_repeat($token, 2000), 'expires_in' => 60]));
+            $note(static fn () => shared_token_get('torn', static fn () => "$token\n", ['ttl' => 60]));
+            $note(static fn () => shared_token_get('late', static fn () => ['access_token' => $token, 'expires_in' => 'soon']));
+            shared_token_get('kept', static fn () => ['access_token' => $token, 'expires_in' => 3600, 'instance_url' => 'https://x'], ['keep' => ['instance_url']]);
+            ob_start();
+            phpinfo(INFO_MODULES);
+            return [count($said), implode("\n", $said) . print_r(shared_token_info('kept'), true) . print_r(sharedstate_status(), true) . ob_get_clean()];
+            PHP, $ini);
+        self::assertGreaterThan(10, $printed[0], 'the provocations provoked');
+        self::assertStringContainsString('instance_url', $printed[1]);
+        self::assertStringNotContainsString('SECRET.TOKEN', $printed[1]);
+        self::assertStringNotContainsString('SECRET.TOKEN', is_file($log) ? file_get_contents($log) : '');
+    }
+
+    public function stores(): array
+    {
+        return ['host table' => [false], 'Redis' => [true]];
+    }
+}
