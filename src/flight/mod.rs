@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::keeper::{Charge, Keeper};
 use crate::metrics::Counter;
-use crate::store::{Committed, Host, Reply, Store, StoreError};
+use crate::store::{Asked, Committed, Host, Reply, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,8 +198,7 @@ impl Engine {
     fn carry_out(&self, key: &Key, mut flight: Flight, first: Event) -> Step {
         let host = &*self.host;
         let mut event = first;
-        // When the last question was sent: an answer says how things stood then, not later.
-        let mut asked_at = host.now();
+        let mut asked = self.asked(key);
         let mut waited = false;
         loop {
             event = match flight.step(event, host.now()) {
@@ -229,7 +228,7 @@ impl Engine {
                     {
                         host.count(Counter::Waits, 1);
                     }
-                    let event = self.perform(key, &flight, action, &mut asked_at);
+                    let event = self.perform(key, &flight, action, &mut asked);
                     if let Some(counter) = noteworthy(&event) {
                         host.count(counter, 1);
                     }
@@ -239,7 +238,11 @@ impl Engine {
         }
     }
 
-    fn perform(&self, key: &Key, flight: &Flight, action: Action, asked_at: &mut Moment) -> Event {
+    fn asked(&self, key: &Key) -> Asked {
+        Asked { at: self.host.now(), reservation: self.host.reserve(key) }
+    }
+
+    fn perform(&self, key: &Key, flight: &Flight, action: Action, asked: &mut Asked) -> Event {
         let host = &*self.host;
         let now = host.now();
         match action {
@@ -257,7 +260,7 @@ impl Engine {
                 Event::MayRevalidate(host.may_revalidate(key, now, until))
             }
             Action::Restore(entry) => {
-                *asked_at = now;
+                *asked = self.asked(key);
                 host.count(Counter::Revalidations, 1);
                 let restore = |fleet: &dyn Store| fleet.restore(key, &entry, now);
                 Event::Restored(self.ask(key, Authority::Fleet, restore))
@@ -267,7 +270,7 @@ impl Engine {
                     host.extend(key, &right, now.plus(claim.lease));
                     host.note_secret(key, &right, claim.secret);
                 }
-                *asked_at = now;
+                *asked = self.asked(key);
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
                 if authority == Authority::Fleet && claim.rejected.is_some() {
                     host.set_pending_rejection(key, claim.rejected.filter(|_| reply.is_err()));
@@ -275,7 +278,7 @@ impl Engine {
                 Event::Claimed(reply)
             }
             Action::Commit(authority, lease, entry) => {
-                *asked_at = now;
+                *asked = self.asked(key);
                 let commit = |store: &dyn Store| store.commit(key, &lease, &entry, now);
                 Event::Committed(self.ask(key, authority, commit))
             }
@@ -290,9 +293,9 @@ impl Engine {
                 }
                 Event::Carried
             }
-            Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, *asked_at)),
+            Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, *asked)),
             Action::Confirm(version) => {
-                host.confirm(key, version, *asked_at);
+                host.confirm(key, version, asked.at);
                 Event::Carried
             }
             // Both end the loop of `carry_out` and are not carried out here.

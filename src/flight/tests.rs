@@ -15,7 +15,7 @@ use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{
-    Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
+    Asked, Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
 };
 
 const LEASE: Duration = Duration::from_millis(4000);
@@ -135,7 +135,8 @@ impl Fleet {
     fn process_with(&self, host: usize, plan: Plan) -> Process {
         let now = self.clock.now();
         let flight = Flight::new(Kind::Token, plan, true, now);
-        Process { host, flight, state: State::At(Event::Begin), asked_at: now, began: now }
+        let asked = self.hosts[host].1.asked(&key());
+        Process { host, flight, state: State::At(Event::Begin), asked, began: now }
     }
 
     /// One action of one process. `Sleep` and `Wait` only say until when it sleeps.
@@ -165,8 +166,7 @@ impl Fleet {
                 State::Done(result)
             }
             action => {
-                let asked_at = &mut process.asked_at;
-                State::At(engine.perform(&key(), &process.flight, action, asked_at))
+                State::At(engine.perform(&key(), &process.flight, action, &mut process.asked))
             }
         };
     }
@@ -244,7 +244,7 @@ struct Process {
     host: usize,
     flight: Flight,
     state: State,
-    asked_at: Moment,
+    asked: Asked,
     began: Moment,
 }
 

@@ -36,8 +36,8 @@ use crate::entry::{Digest, Entry, Key, Version};
 use crate::metrics::Counter;
 use crate::store::record::{Context, Record};
 use crate::store::{
-    Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Right, Secret, Store,
-    StoreError, backoff, jittered,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
+    Right, Secret, Store, StoreError, backoff, jittered,
 };
 
 /// How often a process looks whether its table still has a name and the clocks still agree.
@@ -357,18 +357,25 @@ impl Host for HostTable {
         }
     }
 
-    fn adopt(&self, key: &Key, entry: &Entry, asked_at: Moment) -> Result<(), StoreError> {
+    fn reserve(&self, key: &Key) -> Reservation {
+        let table = self.table();
+        Reservation(table.find(key).map_or(0, |slot| table.tagged(slot)))
+    }
+
+    fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
         let table = self.table();
         let stored = table.edit(key, false, |record, floor| {
-            let older = entry.version < *floor
-                || record.entry.as_ref().is_some_and(|have| have.version > entry.version);
-            if !older {
+            let slot = table.find(key).filter(|slot| table.tagged(*slot) == asked.reservation.0);
+            let newest = slot.map(|slot| table.map.slot(slot).newest.load(Acquire));
+            let current =
+                newest.is_some_and(|newest| entry.version.0 >= newest) && entry.version >= *floor;
+            if current {
                 record.entry = Some(entry.clone());
             }
-            !older
+            current
         })?;
         if stored == Some(true) {
-            self.confirm(key, entry.version, asked_at);
+            self.confirm(key, entry.version, asked.at);
         }
         Ok(())
     }

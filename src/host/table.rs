@@ -176,6 +176,11 @@ impl Table {
         Tag(self.tag(slot).load(Acquire)).hash() == hash
     }
 
+    /// The slot's tag with its sequence: equal means not evicted in between.
+    pub fn tagged(&self, slot: usize) -> u64 {
+        self.tag(slot).load(Acquire)
+    }
+
     pub(super) fn tag(&self, slot: usize) -> &AtomicU64 {
         &self.map.bucket(slot / WAYS).tags[slot % WAYS]
     }

@@ -15,8 +15,8 @@ use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 
 use super::record::{Context, Record};
 use super::{
-    Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Right, Secret, Store,
-    StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
+    Right, Secret, Store, StoreError,
 };
 use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Digest, Entry, Key, Version};
@@ -212,7 +212,13 @@ impl Host for MemoryHost {
         }
     }
 
-    fn adopt(&self, key: &Key, entry: &Entry, asked_at: Moment) -> Result<(), StoreError> {
+    /// Nothing is ever evicted here.
+    fn reserve(&self, _key: &Key) -> Reservation {
+        Reservation(0)
+    }
+
+    fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
+        let asked_at = asked.at;
         let mut slot = self.slot(key);
         if entry.version < slot.floor || entry.version < slot.newest {
             return Ok(());

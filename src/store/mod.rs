@@ -230,6 +230,17 @@ pub struct Right {
     pub generation: u32,
 }
 
+/// A key's place in a host's memory, for as long as it is not evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation(pub u64);
+
+/// How things stood when a question was sent. An answer says how they stood then, not later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub at: Moment,
+    pub reservation: Reservation,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boarding {
     /// Ours. `orphan` is the lease secret of an owner who died or was given up on.
@@ -259,9 +270,14 @@ pub trait Host: Store + Clock {
     /// dies rings no bell, so a caller asks for a few milliseconds at a time.
     fn wait(&self, key: &Key, bell: u32, at_most: Duration);
 
-    /// Take over what the authority has: stored when its version is not below what is known here.
-    /// Confirms the entry as of `asked_at`, the time the question was sent.
-    fn adopt(&self, key: &Key, entry: &Entry, asked_at: Moment) -> Result<(), StoreError>;
+    /// The key's place as it is now. Taken **before** the authority is asked: while the answer is
+    /// under way the key may be evicted and come back, and what was heard of it meanwhile is gone.
+    fn reserve(&self, key: &Key) -> Reservation;
+
+    /// Take over what the authority has. Refused when anything newer has been heard of, or when
+    /// the place is not the one reserved; the answer may then be older than it looks.
+    /// Confirms the entry as of `asked.at`, the time the question was sent.
+    fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError>;
 
     /// Nothing below `floor` is served from now on.
     fn raise_floor(&self, key: &Key, floor: Version);

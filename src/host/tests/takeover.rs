@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::super::layout::State;
 use super::super::table::{Edited, Table, Tenure};
 use super::{Place, entry, genuine, key, small, temp};
+use crate::clock::Clock as _;
 use crate::entry::{Key, Version};
 use crate::store::record::Record;
+use crate::store::{Asked, Host as _};
 
 struct Two {
     _dir: tempfile::TempDir,
@@ -137,4 +139,36 @@ fn a_running_writer_is_not_given_up_on() {
     assert!(matches!(edited, Ok(Edited::Done(()))));
     tenure.end();
     assert_eq!(version(other, &crm), Some(2));
+}
+
+#[test]
+fn an_answer_that_was_overtaken_on_its_way_is_not_kept() {
+    let dir = temp();
+    let host = super::open(dir.path());
+    let (crm, now) = (key("crm"), host.now());
+    super::put(&host, &crm, 5, 300);
+    let asked = Asked { at: now, reservation: host.reserve(&crm) };
+    let (table, _) = host.current();
+    let slot = table.find(&crm).unwrap();
+    table.map.slot(slot).newest.store(7, Relaxed); // somebody heard of version 7 meanwhile
+    host.adopt(&crm, &entry(&crm, 6, 300, now), asked).unwrap();
+    assert_eq!(version(&table, &crm), Some(5));
+    host.adopt(&crm, &entry(&crm, 7, 300, now), asked).unwrap();
+    assert_eq!(version(&table, &crm), Some(7));
+}
+
+#[test]
+fn an_answer_is_not_kept_for_a_key_that_was_evicted_and_came_back_meanwhile() {
+    let dir = temp();
+    let host = super::open(dir.path());
+    let (crm, now) = (key("crm"), host.now());
+    super::put(&host, &crm, 5, 300);
+    let asked = Asked { at: now, reservation: host.reserve(&crm) };
+    for n in 0..200 {
+        super::put(&host, &key(&format!("crowd {n}")), 1, 300);
+    }
+    assert!(host.look(&crm).is_none(), "still there: the test proves nothing");
+    host.board(&crm, now.plus(Duration::from_secs(9)), now).unwrap();
+    host.adopt(&crm, &entry(&crm, 6, 300, now), asked).unwrap();
+    assert_eq!(host.look(&crm).unwrap().entry, None);
 }

@@ -13,6 +13,10 @@ fn host() -> MemoryHost {
     MemoryHost::new(Arc::new(FakeClock::at(0)))
 }
 
+fn asked(ms: i64) -> Asked {
+    Asked { at: at(ms), reservation: Reservation(0) }
+}
+
 fn key() -> Key {
     Key::new(Kind::Token, b"crm", Fingerprint::default()).unwrap()
 }
@@ -72,22 +76,22 @@ fn leaving_wakes_who_waits_and_a_late_waiter_does_not_sleep() {
 fn a_host_never_takes_over_what_is_older_than_it_knows_or_below_the_floor() {
     let host = host();
     let version = || host.look(&key()).unwrap().entry.map(|entry| entry.version.0);
-    host.adopt(&key(), &entry(5), at(1)).unwrap();
-    host.adopt(&key(), &entry(4), at(2)).unwrap();
+    host.adopt(&key(), &entry(5), asked(1)).unwrap();
+    host.adopt(&key(), &entry(4), asked(2)).unwrap();
     assert_eq!(version(), Some(5));
     host.raise_floor(&key(), Version(7));
     assert_eq!(version(), None);
-    host.adopt(&key(), &entry(6), at(3)).unwrap();
+    host.adopt(&key(), &entry(6), asked(3)).unwrap();
     assert_eq!(version(), None);
-    host.adopt(&key(), &entry(7), at(4)).unwrap();
+    host.adopt(&key(), &entry(7), asked(4)).unwrap();
     assert_eq!(version(), Some(7));
 }
 
 #[test]
 fn an_older_answer_about_the_same_version_does_not_unconfirm_it() {
     let host = host();
-    host.adopt(&key(), &entry(5), at(10)).unwrap();
-    host.adopt(&key(), &entry(5), at(8)).unwrap();
+    host.adopt(&key(), &entry(5), asked(10)).unwrap();
+    host.adopt(&key(), &entry(5), asked(8)).unwrap();
     host.confirm(&key(), Version(5), at(9));
     host.confirm(&key(), Version(4), at(50));
     assert_eq!(host.look(&key()).unwrap().confirmed_at, at(10));
