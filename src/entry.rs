@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
@@ -121,6 +121,29 @@ impl Key {
         bytes.extend_from_slice(name);
         let hash = xxh3_64(&bytes);
         Ok(Self { bytes: bytes.into(), hash })
+    }
+
+    /// The key whose [`Key::text`] or [`Key::bytes`] these are.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        let (kind, fingerprint, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = [Kind::Token, Kind::Sheet]
+            .into_iter()
+            .find(|known| kind.as_bytes() == [known.letter()])?;
+        let mut bytes = [0; 16];
+        if fingerprint != "-" {
+            let number = u128::from_str_radix(fingerprint, 16).ok()?;
+            bytes = number.to_be_bytes();
+        }
+        let name: Vec<u8> = percent_decode_str(name).collect();
+        Self::new(kind, &name, Fingerprint(bytes)).ok().filter(|key| key.text() == text)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, name) = bytes.split_at_checked(Self::PREFIX)?;
+        let kind = [Kind::Token, Kind::Sheet].into_iter().find(|it| it.letter() == head[0])?;
+        let fingerprint = Fingerprint(head[1..].try_into().ok()?);
+        Self::new(kind, name, fingerprint).ok()
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -374,6 +397,21 @@ mod tests {
         assert_eq!(key(b"{a}"), "t:-:%7Ba%7D");
         assert_ne!(key(b"%7B"), key(b"{"));
         assert_ne!(key("é".as_bytes()), key(b"\xe9"));
+    }
+
+    #[test]
+    fn a_key_comes_back_from_its_text_and_from_its_bytes() {
+        for (kind, name, fingerprint) in [
+            (Kind::Token, &b"crm:eu"[..], Fingerprint::default()),
+            (Kind::Sheet, &b"{\xc3\xa9}\xff"[..], Fingerprint::of(b"scope")),
+        ] {
+            let key = Key::new(kind, name, fingerprint).unwrap();
+            assert_eq!(Key::from_text(&key.text()), Some(key.clone()));
+            assert_eq!(Key::from_bytes(key.bytes()), Some(key));
+        }
+        for foreign in ["", "t", "t:-", "x:-:a", "t:zz:a", "t:-:", "t:0:a", "t:-:a%2"] {
+            assert_eq!(Key::from_text(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
 //! - [`process`]: which side of a fork this is.
+//! - [`keeper`], [`leader`]: what goes on in the background.
 //! - [`metrics`]: what is counted.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
 //! - [`host`]: the table all processes of a host map. The embedded default.
@@ -26,6 +27,7 @@ pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod keeper;
+pub mod leader;
 pub mod metrics;
 #[cfg(feature = "php")]
 mod php;

@@ -30,11 +30,12 @@ pub enum Counter {
     StoreErrors,
     BreakerOpened,
     Rejections,
+    ChangesHeard,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 25] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -60,5 +61,6 @@ impl Counter {
         (Self::StoreErrors, "store_errors"),
         (Self::BreakerOpened, "breaker_opened"),
         (Self::Rejections, "rejections"),
+        (Self::ChangesHeard, "changes_heard"),
     ];
 }

@@ -30,6 +30,12 @@ fn lengths(head: &[u64]) -> (usize, usize, usize, usize) {
     (key, reason, value, detail)
 }
 
+/// Whose record these words are; `None` when they are damaged.
+pub fn key(words: &[u64]) -> Option<Vec<u8>> {
+    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[HEAD..]))?;
+    bytes.get(..lengths(words).0).map(<[u8]>::to_vec)
+}
+
 /// When the entry with this head stops being usable.
 pub fn usable_until(head: &[u64]) -> Option<Moment> {
     (head[3] & HAS_ENTRY != 0).then(|| Moment::from_millis(head[7] as i64))

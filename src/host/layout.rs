@@ -18,7 +18,7 @@ use crate::entry::Key;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
 /// by side never share a table.
-pub const LAYOUT: u64 = 1;
+pub const LAYOUT: u64 = 2;
 pub const MAGIC: u64 = u64::from_be_bytes(*b"SHSTATE\n");
 
 pub const PAGE: usize = 4096;
@@ -48,7 +48,11 @@ pub struct Header {
     pub issued: AtomicU64,
     /// Failures in a row (high 16 bits) and the moment until which nobody asks; by compare-and-set.
     pub breaker: AtomicU64,
-    _reserved: [AtomicU64; 22],
+    /// The right to follow the change log: [`RightWord`], its generation is the term.
+    pub leader: AtomicU64,
+    /// Everything in the table was the newest at this moment; by fetch-max, see `crate::leader`.
+    pub heartbeat: AtomicU64,
+    _reserved: [AtomicU64; 20],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
 }

@@ -273,10 +273,14 @@ impl Host for HostTable {
         if words.used.load(Relaxed) != seconds {
             words.used.store(seconds, Relaxed);
         }
+        let newest = Version(words.newest.load(Acquire));
+        let entry = record.entry.filter(|entry| entry.version >= floor);
+        let heard = entry.as_ref().is_some_and(|it| it.version >= newest && !it.unsynced);
+        let heartbeat = if heard { table.heartbeat() } else { Moment::default() };
         Some(Known {
-            entry: record.entry.filter(|entry| entry.version >= floor),
-            confirmed_at: table.confirmed_at(slot, state),
-            newest: Version(words.newest.load(Acquire)).max(floor),
+            entry,
+            confirmed_at: table.confirmed_at(slot, state).max(heartbeat),
+            newest: newest.max(floor),
             pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
             authority_failing: table.header().breaker.load(Relaxed) != 0,
         })
@@ -410,6 +414,40 @@ impl Host for HostTable {
             let bits = rejected.map_or(0, Digest::bits);
             table.map.slot(slot).pending_rejection.store(bits, Release);
         }
+    }
+
+    fn resident(&self) -> Vec<Key> {
+        let table = self.table();
+        (0..table.map.sizes().slots).filter_map(|slot| table.key_in(slot)).collect()
+    }
+
+    fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
+        let table = self.table();
+        let Some(slot) = table.find(key) else { return false };
+        let words = table.map.slot(slot);
+        words.newest.fetch_max(version.0, AcqRel);
+        words.floor.fetch_max(floor.0, AcqRel);
+        true
+    }
+
+    fn beat(&self, at: Moment) {
+        let table = self.table();
+        table.header().heartbeat.fetch_max(at.as_millis().max(0) as u64, AcqRel);
+    }
+
+    fn lead(&self, now: Moment, until: Moment) -> Option<u32> {
+        let table = self.table();
+        let word = &table.header().leader;
+        table.rights.take(Space::Lead, 0, word, now, until).ok().flatten()
+    }
+
+    fn keep_leading(&self, term: u32, until: Moment) -> bool {
+        Rights::extend(&self.table().header().leader, term, until)
+    }
+
+    fn stop_leading(&self, term: u32) {
+        let table = self.table();
+        table.rights.give_back(Space::Lead, 0, &table.header().leader, term);
     }
 
     fn count(&self, counter: Counter, times: u64) {

@@ -23,6 +23,7 @@ use crate::process::Own;
 pub enum Space {
     Flight,
     Write,
+    Lead,
 }
 
 impl Space {
@@ -31,13 +32,14 @@ impl Space {
         let base: i64 = match self {
             Self::Flight => 1 << 62,
             Self::Write => 1 << 61,
+            Self::Lead => 1 << 60,
         };
         base + ((place as i64) << 24) + i64::from(generation)
     }
 }
 
 /// How long a holder that overran its deadline has left after somebody noticed.
-pub const GRACE_MS: i64 = 20;
+const GRACE_MS: i64 = 20;
 
 /// The lock bytes held by this process. Threads share one open file and so one set of kernel
 /// locks; they exclude each other here first.

@@ -18,7 +18,7 @@ use super::file::{self, Place};
 use super::layout::{Bucket, Header, Lost, PAGE, RightWord, Sizes, State, Tag, Target, WAYS};
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
-use super::rights::{GRACE_MS, Rights, Space};
+use super::rights::{Rights, Space};
 use super::sys;
 use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
@@ -28,8 +28,9 @@ use crate::store::record::Record;
 
 /// A writer holds its right for microseconds; one that has it this long is stopped.
 const WRITE_HOLD: Duration = Duration::from_millis(50);
-/// What a stopped writer costs the next one, once: its deadline, the grace, and a clock tick.
-const WRITE_WAIT: Duration = Duration::from_millis(50 + GRACE_MS as u64 + 30);
+/// What a stopped writer costs the next one, once, is its deadline and the grace: 70 ms. The rest is
+/// for a next one that hardly gets to run itself.
+const WRITE_WAIT: Duration = Duration::from_millis(250);
 
 pub struct Table {
     pub place: Place,
@@ -120,6 +121,21 @@ impl Table {
         let Some(length) = codec::words(into, words.len()) else { return false };
         into.resize(length, 0);
         copy(state, seen.0, words, into)
+    }
+
+    pub fn heartbeat(&self) -> Moment {
+        Moment::from_millis(self.header().heartbeat.load(Acquire) as i64)
+    }
+
+    /// The key whose record is in the slot. `None` for a free slot, and for one that changes just
+    /// now or was taken without a record yet.
+    pub fn key_in(&self, slot: usize) -> Option<Key> {
+        let state = State(self.map.slot(slot).state.load(Acquire));
+        let mut copied = Vec::new();
+        (!self.holds(slot, 0) && self.copy_record(slot, state.buffer()?, state, &mut copied))
+            .then(|| codec::key(&copied))
+            .flatten()
+            .and_then(|bytes| Key::from_bytes(&bytes))
     }
 
     /// Change the key's record and floor in one step. `change` may run more than once; its last run
@@ -318,7 +334,8 @@ impl<'a> Tenure<'a> {
         insert: bool,
         change: &mut impl FnMut(&mut Record, &mut Version) -> R,
     ) -> Result<Edited<R>, StoreError> {
-        let slot = match self.table.find(key) {
+        let found = self.table.find(key);
+        let slot = match found {
             Some(slot) => slot,
             None if !insert => return Ok(Edited::Absent),
             None => match self.make_room(key)? {
@@ -332,7 +349,8 @@ impl<'a> Tenure<'a> {
         let floor_before = Version(words.floor.load(Acquire));
         let mut floor = floor_before;
         let result = change(&mut record, &mut floor);
-        if record != before && !self.write(slot, state, key, &record)? {
+        // A new slot gets a record even when it is empty: it says whose place this is.
+        if (record != before || found.is_none()) && !self.write(slot, state, key, &record)? {
             return Ok(Edited::Lost);
         }
         if let Some(entry) = &record.entry {

@@ -15,6 +15,7 @@
 pub mod config;
 pub mod connection;
 pub mod envelope;
+pub mod log;
 pub mod pool;
 mod scripts;
 pub mod socket;
@@ -53,10 +54,15 @@ struct Keys {
 impl RedisStore {
     /// Connects at first need.
     pub fn new(config: RedisConfig) -> Self {
-        let tag = |what| format!("{{{}}}:{what}", config.prefix);
+        let tag = |what| Self::tagged(&config, what);
         let keys =
             Keys { values: tag("v:"), leases: tag("l:"), meta: tag("meta"), log: tag("log") };
         Self { pool: Pool::new(config), keys }
+    }
+
+    /// One hash tag for all keys of a prefix.
+    fn tagged(config: &RedisConfig, what: &str) -> String {
+        format!("{{{}}}:{what}", config.prefix)
     }
 
     pub fn ping(&self) -> Result<(), StoreError> {

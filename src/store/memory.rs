@@ -35,6 +35,7 @@ struct State {
     /// The highest version given to anything, over all keys.
     issued: Version,
     failing: bool,
+    heartbeat: Moment,
     slots: HashMap<Box<[u8]>, Slot>,
 }
 
@@ -165,9 +166,12 @@ impl Host for MemoryHost {
     fn look(&self, key: &Key) -> Option<Known> {
         let state = self.state.lock();
         let slot = state.slots.get(key.bytes())?;
+        let entry = slot.entry().cloned();
+        let heard = entry.as_ref().is_some_and(|it| it.version >= slot.newest && !it.unsynced);
+        let heartbeat = if heard { state.heartbeat } else { Moment::default() };
         Some(Known {
-            entry: slot.entry().cloned(),
-            confirmed_at: slot.confirmed_at,
+            entry,
+            confirmed_at: slot.confirmed_at.max(heartbeat),
             newest: slot.newest,
             pending_rejection: slot.pending_rejection,
             authority_failing: state.failing,
@@ -254,6 +258,36 @@ impl Host for MemoryHost {
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
         self.slot(key).pending_rejection = rejected;
     }
+
+    fn resident(&self) -> Vec<Key> {
+        self.state.lock().slots.keys().filter_map(|bytes| Key::from_bytes(bytes)).collect()
+    }
+
+    fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
+        let mut state = self.state.lock();
+        let slot = state.slots.get_mut(key.bytes());
+        slot.map(|slot| {
+            slot.newest = slot.newest.max(version);
+            slot.floor = slot.floor.max(floor);
+        })
+        .is_some()
+    }
+
+    fn beat(&self, at: Moment) {
+        let mut state = self.state.lock();
+        state.heartbeat = state.heartbeat.max(at);
+    }
+
+    /// One process: it leads itself.
+    fn lead(&self, _now: Moment, _until: Moment) -> Option<u32> {
+        Some(0)
+    }
+
+    fn keep_leading(&self, _term: u32, _until: Moment) -> bool {
+        true
+    }
+
+    fn stop_leading(&self, _term: u32) {}
 
     fn count(&self, counter: Counter, times: u64) {
         self.counters[counter as usize].fetch_add(times, Relaxed);

@@ -26,6 +26,7 @@ use crate::metrics::Counter;
 pub mod conformance;
 #[cfg(test)]
 pub mod faulty;
+pub mod log;
 pub mod memory;
 pub mod record;
 
@@ -290,6 +291,25 @@ pub trait Host: Store + Clock {
 
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
+
+    /// Every key that has a place here.
+    fn resident(&self) -> Vec<Key>;
+
+    /// The authority has `version` of the key (or only a new floor): nothing older is taken over
+    /// or trusted from now on. Whether the key has a place here; nothing happens otherwise.
+    fn hear(&self, key: &Key, version: Version, floor: Version) -> bool;
+
+    /// Everything here was the newest at `at`; see [`crate::leader`].
+    fn beat(&self, at: Moment);
+
+    /// Become the one process that follows the change log; `None` while another does. Until then
+    /// a leader that does not say otherwise keeps it.
+    fn lead(&self, now: Moment, until: Moment) -> Option<u32>;
+
+    /// `false`: somebody else leads by now.
+    fn keep_leading(&self, term: u32, until: Moment) -> bool;
+
+    fn stop_leading(&self, term: u32);
 
     fn count(&self, counter: Counter, times: u64);
 

@@ -1,6 +1,7 @@
 //! Claims about Redis that the conformance suite cannot make, on real servers and on bad ones.
 
 mod data;
+mod follow;
 mod network;
 mod process;
 

@@ -1,0 +1,143 @@
+//! The change log as a stream, followed by plain `XREAD BLOCK` on a connection of its own.
+//!
+//! Ordered, resumable, and through Sentinel, Cluster, proxies and managed services the same. A
+//! connection that was lost is a gap: between two masters nothing says that they wrote the same.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
+
+use super::connection::{Connection, Connector};
+use super::scripts::{self, Row};
+use super::{RedisConfig, RedisStore};
+use crate::clock::{Moment, system};
+use crate::entry::{Entry, Key, Version};
+use crate::process::SignalsHeld;
+use crate::store::log::{Change, ChangeLog, Followed, Position};
+use crate::store::{Reply, StoreError};
+
+/// Lines taken at once. A reply as long as this may have been overtaken by the log's trimming.
+const MOST: usize = 5000;
+const EMPTY: &str = "0-0";
+
+pub struct RedisLog {
+    connector: Connector,
+    values: String,
+    stream: String,
+    /// `None` until the first question, and after any error.
+    connection: Mutex<Option<Connection>>,
+}
+
+impl RedisLog {
+    /// Connects at first need.
+    pub fn new(config: RedisConfig) -> Self {
+        Self {
+            values: RedisStore::tagged(&config, "v:"),
+            stream: RedisStore::tagged(&config, "log"),
+            connector: Connector::new(config),
+            connection: Mutex::new(None),
+        }
+    }
+
+    /// Whether the connection was there already decides what an answer means, so it is an argument
+    /// of `ask`.
+    fn with<T>(
+        &self,
+        patience: Duration,
+        ask: impl FnOnce(&mut Connection, bool) -> RedisResult<T>,
+    ) -> Result<T, StoreError> {
+        let _held = SignalsHeld::hold();
+        let config = self.connector.config();
+        let mut kept = self.connection.lock();
+        let (mut connection, reused) = match kept.take() {
+            Some(connection) => (connection, true),
+            None => {
+                let by = system::monotonic().plus(config.connect_timeout);
+                (self.connector.open(by)?, false)
+            }
+        };
+        connection.set_deadline(system::monotonic().plus(config.response_timeout + patience));
+        let answer = ask(&mut connection, reused);
+        if connection.is_open() && answer.is_ok() {
+            *kept = Some(connection);
+        }
+        answer.map_err(|error| self.connector.explain(&error))
+    }
+}
+
+impl ChangeLog for RedisLog {
+    fn last(&self) -> Result<Position, StoreError> {
+        let mut ask = redis::cmd("XREVRANGE");
+        ask.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let found: Vec<(String, Value)> =
+            self.with(Duration::ZERO, |connection, _| ask.query(connection))?;
+        Ok(Position(found.into_iter().next().map_or_else(|| EMPTY.into(), |(id, _)| id)))
+    }
+
+    fn follow(&self, position: &Position, patience: Duration) -> Result<Followed, StoreError> {
+        let mut ask = redis::cmd("XREAD");
+        ask.arg("COUNT").arg(MOST).arg("BLOCK").arg(patience.as_millis().max(1) as u64);
+        ask.arg("STREAMS").arg(&self.stream).arg(&position.0);
+        let answer = self.with(patience, |connection, reused| {
+            // On a new connection this may be another server, or the same with another past.
+            if reused { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
+        })?;
+        let Some(answer) = answer else { return Ok(Followed::Gap) };
+        Ok(lines(answer, position).unwrap_or(Followed::Gap))
+    }
+
+    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Option<Entry>>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut bytes = Vec::new();
+        for key in keys {
+            let mut row = redis::cmd("HMGET");
+            row.arg(format!("{}{}", self.values, key.text())).arg(&Row::FIELDS);
+            row.write_packed_command(&mut bytes);
+        }
+        // The time comes last: what remains is then too short by the pipeline, never too long.
+        redis::cmd("TIME").write_packed_command(&mut bytes);
+        let answers = self.with(Duration::ZERO, |connection, _| {
+            connection.req_packed_commands(&bytes, 0, keys.len() + 1)
+        })?;
+        rows(answers, now).ok_or_else(super::not_ours)
+    }
+}
+
+fn rows(mut answers: Vec<Value>, now: Moment) -> Option<Vec<Reply<Option<Entry>>>> {
+    let (seconds, micros) = <(i64, i64)>::from_redis_value(answers.pop()?).ok()?;
+    let clock = seconds * 1000 + micros / 1000;
+    answers
+        .into_iter()
+        .map(|row| {
+            let fields = Vec::<Option<Vec<u8>>>::from_redis_value(row).ok()?;
+            scripts::row(&fields, clock, now)
+        })
+        .collect()
+}
+
+/// `None` for anything but the lines we write.
+fn lines(answer: Value, after: &Position) -> Option<Followed> {
+    type Lines = Vec<(String, HashMap<String, String>)>;
+    let streams = Option::<Vec<(String, Lines)>>::from_redis_value(answer).ok()?;
+    let lines = streams.into_iter().flatten().next().map(|(_, lines)| lines).unwrap_or_default();
+    if lines.len() >= MOST {
+        return None;
+    }
+    let position = lines.last().map_or_else(|| after.clone(), |(id, _)| Position(id.clone()));
+    let number = |line: &HashMap<String, String>, name| line.get(name)?.parse().ok().map(Version);
+    let changes = lines
+        .iter()
+        .map(|(_, line)| {
+            Some(Change {
+                key: Key::from_text(line.get("key")?)?,
+                version: number(line, "version")?,
+                floor: number(line, "floor")?,
+            })
+        })
+        .collect::<Option<_>>()?;
+    Some(Followed::Lines { changes, position })
+}

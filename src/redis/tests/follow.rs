@@ -1,0 +1,154 @@
+//! A host that follows the change log of a real server.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::system::ProcessClock;
+use crate::leader::Leader;
+use crate::redis::log::RedisLog;
+use crate::store::Host as _;
+use crate::store::log::{ChangeLog as _, Followed};
+use crate::store::memory::MemoryHost;
+
+const PATIENCE: Duration = Duration::from_millis(50);
+
+struct Follower {
+    host: Arc<MemoryHost>,
+    leader: Leader,
+}
+
+impl Follower {
+    fn of(server: &Server) -> Self {
+        let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+        let log = Arc::new(RedisLog::new(server.config()));
+        let store = Arc::new(server.store());
+        let staleness = Duration::from_secs(1);
+        Self { leader: Leader::new(host.clone(), store, log, staleness), host }
+    }
+
+    /// Until the leader has caught up with everything written so far.
+    fn turn(&mut self) {
+        for _ in 0..3 {
+            self.leader.turn(PATIENCE);
+        }
+    }
+
+    fn version(&self, key: &Key) -> Option<Version> {
+        self.host.look(key)?.entry.map(|entry| entry.version)
+    }
+
+    /// Give the key a place, as a flight does.
+    fn reserve(&self, key: &Key) {
+        let now = crate::clock::Clock::now(&*self.host);
+        let boarded = self.host.board(key, now.plus(Duration::from_secs(1)), now).unwrap();
+        let crate::store::Boarding::Mine { right, .. } = boarded else { panic!("{boarded:?}") };
+        self.host.leave(key, &right);
+    }
+
+    fn heartbeat(&self, key: &Key) -> Moment {
+        self.host.look(key).unwrap().confirmed_at
+    }
+}
+
+#[test]
+fn a_commit_elsewhere_reaches_a_resident_key_and_no_other() {
+    let server = Server::start();
+    let mut follower = Follower::of(&server);
+    let (here, elsewhere) = (key("here"), key("elsewhere"));
+    follower.reserve(&here);
+    follower.turn();
+    let entry = mint(&server.store(), &here, 1, "one");
+    mint(&server.store(), &elsewhere, 1, "two");
+    follower.turn();
+    assert_eq!(follower.version(&here), Some(entry.version));
+    assert_eq!(follower.version(&elsewhere), None);
+}
+
+#[test]
+fn an_invalidation_elsewhere_drops_the_entry_here() {
+    let server = Server::start();
+    let mut follower = Follower::of(&server);
+    let crm = key("crm");
+    follower.reserve(&crm);
+    mint(&server.store(), &crm, 1, "one");
+    follower.turn();
+    assert!(follower.version(&crm).is_some());
+    server.store().invalidate(&crm, None, system::monotonic()).unwrap();
+    follower.turn();
+    assert_eq!(follower.version(&crm), None);
+}
+
+#[test]
+fn what_happened_before_the_leader_came_is_caught_up_with() {
+    let server = Server::start();
+    let crm = key("crm");
+    let mut follower = Follower::of(&server);
+    follower.reserve(&crm);
+    let entry = mint(&server.store(), &crm, 1, "one");
+    follower.leader.turn(PATIENCE);
+    assert_eq!(follower.version(&crm), Some(entry.version));
+}
+
+#[test]
+fn the_heartbeat_moves_without_any_change_and_stops_with_the_connection() {
+    let server = Server::start();
+    let crm = key("crm");
+    let mut follower = Follower::of(&server);
+    follower.reserve(&crm);
+    mint(&server.store(), &crm, 1, "one");
+    follower.turn();
+    let first = follower.heartbeat(&crm);
+    thread::sleep(Duration::from_millis(20));
+    follower.turn();
+    let second = follower.heartbeat(&crm);
+    assert!(second > first);
+    server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
+    follower.leader.turn(PATIENCE);
+    assert_eq!(follower.heartbeat(&crm), second, "a lost connection is a gap, not a heartbeat");
+    follower.turn();
+    assert!(follower.heartbeat(&crm) > second);
+}
+
+#[test]
+fn a_store_that_lost_everything_gets_back_what_this_host_has() {
+    let server = Server::start();
+    let crm = key("crm");
+    let mut follower = Follower::of(&server);
+    follower.reserve(&crm);
+    let entry = mint(&server.store(), &crm, 1, "one");
+    follower.turn();
+    server.admin().tell("FLUSHALL");
+    server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
+    follower.turn();
+    follower.turn();
+    let claim = claim_of(secret(9));
+    let found = server.store().claim(&crm, &claim, system::monotonic()).unwrap().what;
+    assert!(matches!(&found, Claimed::Value(it) if it.version == entry.version), "{found:?}");
+}
+
+#[test]
+fn a_log_followed_on_a_new_connection_is_a_gap() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let position = log.last().unwrap();
+    assert!(matches!(log.follow(&position, PATIENCE), Ok(Followed::Lines { .. })));
+    server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
+    assert!(log.follow(&position, PATIENCE).is_err());
+    assert_eq!(log.follow(&position, PATIENCE), Ok(Followed::Gap));
+}
+
+#[test]
+fn lines_come_in_order_and_with_all_digits() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let position = log.last().unwrap();
+    let wanted: Vec<_> = (1..=5)
+        .map(|n| {
+            (key(&format!("key {n}")), mint(&server.store(), &key(&format!("key {n}")), n, "v"))
+        })
+        .collect();
+    let followed = log.follow(&position, PATIENCE).unwrap();
+    let Followed::Lines { changes, .. } = followed else { panic!("{followed:?}") };
+    let heard: Vec<_> = changes.iter().map(|it| (it.key.clone(), it.version)).collect();
+    assert_eq!(heard, wanted.into_iter().map(|(k, e)| (k, e.version)).collect::<Vec<_>>());
+}

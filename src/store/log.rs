@@ -1,0 +1,42 @@
+//! The change log of a fleet's store: every commit, restored entry and raised floor, in order.
+//! Whoever follows it without a gap knows what is newest without asking for each key.
+
+use std::time::Duration;
+
+use super::{Reply, StoreError};
+use crate::clock::Moment;
+use crate::entry::{Entry, Key, Version};
+
+/// A place in the log. Opaque; only the log that gave it can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position(pub String);
+
+/// One line: of this key something was committed, or its floor was raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: Key,
+    /// [`Version::NONE`] where only the floor was raised.
+    pub version: Version,
+    pub floor: Version,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// Everything after the position asked for, and the position of the last.
+    Lines { changes: Vec<Change>, position: Position },
+    /// Lines may be missing: the connection was lost, the log was trimmed, or it is another log.
+    Gap,
+}
+
+/// - What is committed after [`ChangeLog::last`] was asked has a line after the position it gave.
+/// - A line is written by the very step that changes the store.
+/// - Every operation ends within a bound.
+pub trait ChangeLog: Send + Sync {
+    fn last(&self) -> Result<Position, StoreError>;
+
+    /// The lines after `position`. With none there, waits for the first, for `patience` at most.
+    fn follow(&self, position: &Position, patience: Duration) -> Result<Followed, StoreError>;
+
+    /// What the store has of each key now, servable or not, and its floor. In the order asked.
+    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Option<Entry>>>, StoreError>;
+}
