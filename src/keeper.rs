@@ -1,17 +1,21 @@
-//! The thread that renews this process's leases while their callables run.
+//! The one background thread of a process: it renews the process's leases while their callables
+//! run, and where it is the host's leader it follows the change log.
 //!
 //! PHP is busy inside the callable, so somebody else has to renew. The thread is started by the
-//! first mint of a process (never before a fork, never in a process that only reads), has a small
-//! stack and all signals blocked, sleeps while there is nothing to renew, and never touches PHP.
-//! It stops renewing at the mint's own deadline: a callable that hangs loses its lease.
+//! first mint or the first question to the fleet's store (never before a fork, never in a process
+//! that only reads), has a small stack and all signals blocked, and never touches PHP. It stops
+//! renewing at the mint's own deadline: a callable that hangs loses its lease.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::Moment;
 use crate::entry::Key;
+use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::store::{Host, Lease, Right, Store};
 
@@ -45,6 +49,9 @@ struct Shared {
     fleet: Option<Arc<dyn Store>>,
     ledger: Mutex<Ledger>,
     changed: Condvar,
+    /// Taken by the thread; there is none without a fleet.
+    leader: Mutex<Option<Leader>>,
+    started: AtomicBool,
 }
 
 /// Owner's side of the thread.
@@ -54,9 +61,16 @@ pub struct Keeper(Arc<Shared>);
 const STACK: usize = 256 * 1024;
 
 impl Keeper {
-    pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
-        let (ledger, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Shared { host, fleet, ledger, changed }))
+    pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>, leader: Option<Leader>) -> Self {
+        let (ledger, changed, leader) = (Mutex::default(), Condvar::new(), Mutex::new(leader));
+        Self(Arc::new(Shared { host, fleet, ledger, changed, leader, started: false.into() }))
+    }
+
+    /// From now on this process stands by to lead its host.
+    pub fn stand_by(&self) {
+        if !self.0.started.load(Relaxed) && self.0.leader.lock().is_some() {
+            self.start(&mut self.0.ledger.lock());
+        }
     }
 
     /// Renew at a third of the lease's length, until released.
@@ -64,8 +78,12 @@ impl Keeper {
         let at = self.0.host.now().plus(charge.length / 3);
         let mut ledger = self.0.ledger.lock();
         ledger.charges.push(Due { charge, at });
+        self.0.changed.notify_one();
+        self.start(&mut ledger);
+    }
+
+    fn start(&self, ledger: &mut Ledger) {
         if ledger.running || ledger.stopping {
-            self.0.changed.notify_one();
             return;
         }
         let shared = self.0.clone();
@@ -77,8 +95,9 @@ impl Keeper {
         match thread.spawn(move || run(&shared)) {
             Ok(_) => ledger.running = true,
             // Not renewed: a mint longer than its lease loses it, and the commit decides.
-            Err(error) => log::warn!("the thread that renews leases did not start: {error}"),
+            Err(error) => log::warn!("the background thread did not start: {error}"),
         }
+        self.0.started.store(true, Relaxed);
     }
 
     pub fn release(&self, lease: &Lease) {
@@ -96,22 +115,27 @@ impl Keeper {
     }
 }
 
+/// How long the leader waits for a line of the log: the least a shutdown may have to wait for it.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// How often the others look whether their host still has a leader; a dead one wakes nobody.
+const STAND_BY: Duration = Duration::from_millis(180);
+
 fn run(shared: &Shared) {
+    let mut leader = shared.leader.lock().take();
     let mut ledger = shared.ledger.lock();
     while !ledger.stopping {
         let now = shared.host.now();
-        let next = ledger.charges.iter().enumerate().min_by_key(|(_, due)| due.at);
-        let Some((index, at)) = next.map(|(index, due)| (index, due.at)) else {
-            shared.changed.wait(&mut ledger);
+        let next = ledger.charges.iter().min_by_key(|due| due.at);
+        let Some((charge, at)) = next.map(|due| (due.charge.clone(), due.at)) else {
+            wait(shared, &mut leader, &mut ledger, None);
             continue;
         };
         if now < at {
-            shared.changed.wait_for(&mut ledger, now.until(at));
+            wait(shared, &mut leader, &mut ledger, Some(now.until(at)));
             continue;
         }
-        let charge = ledger.charges[index].charge.clone();
         // Never renew under the lock: `release` must not wait for Redis.
-        parking_lot::MutexGuard::unlocked(&mut ledger, || shared.renew(&charge));
+        MutexGuard::unlocked(&mut ledger, || shared.renew(&charge));
         let after = shared.host.now().plus(charge.length / 3);
         if let Some(due) = ledger.charges.iter_mut().find(|due| due.charge.lease == charge.lease) {
             due.at = after;
@@ -120,8 +144,31 @@ fn run(shared: &Shared) {
             ledger.charges.retain(|due| due.charge.lease != charge.lease);
         }
     }
+    if let Some(leader) = &mut leader {
+        leader.resign();
+    }
     ledger.running = false;
     shared.changed.notify_all();
+}
+
+/// Nothing is due for `at_most`: follow the log meanwhile, or sleep.
+fn wait(
+    shared: &Shared,
+    leader: &mut Option<Leader>,
+    ledger: &mut MutexGuard<'_, Ledger>,
+    at_most: Option<Duration>,
+) {
+    let Some(leader) = leader else {
+        match at_most {
+            Some(span) => drop(shared.changed.wait_for(ledger, span)),
+            None => shared.changed.wait(ledger),
+        }
+        return;
+    };
+    let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);
+    if !MutexGuard::unlocked(ledger, || leader.turn(patience)) && !ledger.stopping {
+        shared.changed.wait_for(ledger, at_most.unwrap_or(STAND_BY).min(STAND_BY));
+    }
 }
 
 impl Shared {

@@ -11,6 +11,7 @@ use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::keeper::{Charge, Keeper};
+use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::store::{Asked, Committed, Host, Reply, Store, StoreError};
 
@@ -139,8 +140,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
-        let keeper = Keeper::new(host.clone(), fleet.clone());
+        let keeper = Keeper::new(host.clone(), fleet.clone(), None);
         Self { host, fleet, keeper }
+    }
+
+    /// An engine whose process stands by to lead its host, once it has asked the fleet's store.
+    pub fn following(host: Arc<dyn Host>, fleet: Arc<dyn Store>, leader: Leader) -> Self {
+        let keeper = Keeper::new(host.clone(), Some(fleet.clone()), Some(leader));
+        Self { host, fleet: Some(fleet), keeper }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
@@ -324,6 +331,7 @@ impl Engine {
             let pause = "Redis did not answer a moment ago and is not asked for now";
             return Err(StoreError::Unreachable(pause.into()));
         }
+        self.keeper.stand_by();
         let answer = question();
         let failure = answer.as_ref().err();
         let failure = failure.filter(|error| !matches!(error, StoreError::TooLarge { .. }));

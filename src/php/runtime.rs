@@ -18,8 +18,10 @@ use crate::entry::{Key, Kind, MintedBy, Version};
 use crate::error::Error;
 use crate::flight::Engine;
 use crate::host::{HostTable, Place, Sizes};
+use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::process;
+use crate::redis::log::RedisLog;
 use crate::redis::{Password, Prefix, RedisConfig, RedisStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{Host, Known, Store};
@@ -135,13 +137,21 @@ fn build() -> Result<Runtime, Error> {
             (Arc::new(MemoryHost::new(Arc::new(ProcessClock::start()))), Err(why))
         }
     };
-    let store = fleet.clone().map(|redis| redis as Arc<dyn Store>);
-    let engine = Engine::new(host.clone(), store);
+    let engine = match &fleet {
+        None => Engine::new(host.clone(), None),
+        Some((store, log)) => {
+            let store: Arc<dyn Store> = store.clone();
+            let leader =
+                Leader::new(host.clone(), store.clone(), log.clone(), config.max_staleness);
+            Engine::following(host.clone(), store, leader)
+        }
+    };
+    let fleet = fleet.map(|(store, _)| store);
     Ok(Runtime { engine, config, host, table, fleet, settings, process: process::generation() })
 }
 
 /// The authority for many hosts, when there is one; connects at first need.
-fn fleet(config: &Config) -> Result<Option<Arc<RedisStore>>, Error> {
+fn fleet(config: &Config) -> Result<Option<(Arc<RedisStore>, Arc<RedisLog>)>, Error> {
     let Some(dsn) = &config.redis_dsn else { return Ok(None) };
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
@@ -157,7 +167,7 @@ fn fleet(config: &Config) -> Result<Option<Arc<RedisStore>>, Error> {
         pool_idle: config.redis_pool_idle,
         ..parsed
     };
-    Ok(Some(Arc::new(RedisStore::new(redis))))
+    Ok(Some((Arc::new(RedisStore::new(redis.clone())), Arc::new(RedisLog::new(redis)))))
 }
 
 /// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.
