@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
-use crate::entry::{Digest, Entry, Key, Timing, Version};
+use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
 use crate::keeper::{Charge, Keeper};
 use crate::metrics::Counter;
 use crate::store::{Asked, Committed, Host, Reply, Store, StoreError};
@@ -58,6 +58,20 @@ pub struct Served {
     pub degraded: bool,
     /// Until then it may be served again from memory, as long as the slot's state does not change.
     pub trusted_until: Moment,
+}
+
+/// Until when an entry may be served without a flight; `None`: take one. `confirmed_at` is `None`
+/// where the host is its own authority.
+pub fn trusted_until(
+    timing: &Timing,
+    kind: Kind,
+    confirmed_at: Option<Moment>,
+    max_staleness: Duration,
+    now: Moment,
+) -> Option<Moment> {
+    let asked = confirmed_at.map_or(timing.refresh_at, |at| at.plus(max_staleness / 2));
+    let fresh = freshness(timing, kind, now) == Freshness::Fresh && now < asked;
+    fresh.then(|| asked.min(timing.refresh_at))
 }
 
 /// Why a mint was started; the `reason` label of the mint counter.

@@ -17,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -27,12 +28,12 @@ use parking_lot::RwLock;
 
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{State, Tag};
+use self::layout::{Slot, State, Tag};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::Table;
 use crate::clock::{Clock, Moment, WallTime, system};
-use crate::entry::{Digest, Entry, Key, Version};
+use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::metrics::Counter;
 use crate::store::record::{Context, Record};
 use crate::store::{
@@ -86,6 +87,32 @@ impl HostTable {
         let looked_around = AtomicI64::new(system::monotonic().as_millis());
         let opened = RwLock::new(Opened { table, serial: 0 });
         Ok(Self { place, sizes, table: opened, looked_around })
+    }
+
+    /// The pure hit: one search, one copy, no record taken apart. `trusted` says until when an entry
+    /// with these deadlines, confirmed at that moment, may be served; `take` gets its value.
+    pub fn hit<R>(
+        &self,
+        key: &Key,
+        trusted: impl FnOnce(&Timing, Moment) -> Option<Moment>,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Option<(R, Watch, Moment)> {
+        let table = self.table();
+        let slot = table.find(key)?;
+        let words = table.map.slot(slot);
+        let seen = State(words.state.load(Acquire));
+        // Taken, not borrowed: `take` may be PHP's allocator, which may jump away over this frame.
+        let mut copied = SCRATCH.take();
+        let found = table.copy_record(slot, seen.buffer()?, seen, &mut copied).then(|| {
+            let value = codec::value(key.bytes(), &copied)?;
+            let version = codec::version(&copied);
+            let until = trusted(&codec::timing(&copied)?, table.confirmed_at(slot, seen))?;
+            let watch = Watch { slot, seen, version, table: table.clone() };
+            touch(words);
+            watch.holds().then(|| (take(value), watch, until))
+        });
+        SCRATCH.set(copied);
+        found.flatten()
     }
 
     /// A watch on the entry of this version, if it is still the one in force.
@@ -189,6 +216,19 @@ impl HostTable {
     }
 }
 
+thread_local! {
+    /// Where a hit copies its record; kept, so that it allocates once per thread.
+    static SCRATCH: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+}
+
+/// Note the use, for eviction; once a second, so that readers do not fight over the line.
+fn touch(slot: &Slot) {
+    let seconds = (system::monotonic().as_millis() / 1000) as u64;
+    if slot.used.load(Relaxed) != seconds {
+        slot.used.store(seconds, Relaxed);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub slots: usize,
@@ -269,10 +309,7 @@ impl Host for HostTable {
         let (state, record) = table.read(slot, key);
         let words = table.map.slot(slot);
         let floor = Version(words.floor.load(Acquire));
-        let seconds = (system::monotonic().as_millis() / 1000) as u64;
-        if words.used.load(Relaxed) != seconds {
-            words.used.store(seconds, Relaxed);
-        }
+        touch(words);
         Some(Known {
             entry: record.entry.filter(|entry| entry.version >= floor),
             confirmed_at: table.confirmed_at(slot, state),

@@ -110,7 +110,13 @@ impl Table {
         (state, Record::default())
     }
 
-    fn copy_record(&self, slot: usize, buffer: usize, seen: State, into: &mut Vec<u64>) -> bool {
+    pub fn copy_record(
+        &self,
+        slot: usize,
+        buffer: usize,
+        seen: State,
+        into: &mut Vec<u64>,
+    ) -> bool {
         let (state, words) = (&self.map.slot(slot).state, self.map.buffer(slot, buffer));
         into.clear();
         into.resize(codec::HEAD, 0);
@@ -474,6 +480,6 @@ impl<'a> Tenure<'a> {
         let mut head = Vec::new();
         let buffer = state.buffer();
         buffer.is_some_and(|buffer| self.table.copy_record(slot, buffer, state, &mut head))
-            && codec::usable_until(&head).is_some_and(|until| self.table.now() < until)
+            && codec::timing(&head).is_some_and(|timing| self.table.now() < timing.usable_until)
     }
 }

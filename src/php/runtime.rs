@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use super::ini::{self, Snapshot};
 use super::{logger, zend};
 use crate::clock::system::ProcessClock;
-use crate::clock::{Moment, WallTime};
+use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
-use crate::entry::{Key, Kind, MintedBy, Version};
+use crate::entry::{Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
-use crate::flight::Engine;
+use crate::flight::{Engine, trusted_until};
 use crate::host::{HostTable, Place, Sizes};
 use crate::metrics::Counter;
 use crate::process;
@@ -178,6 +178,17 @@ impl Runtime {
 
     pub fn wall(&self) -> WallTime {
         self.host.wall()
+    }
+
+    /// The pure hit: what this host has and may serve without asking, handed to `take`.
+    pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
+        let table = self.table.as_ref().ok()?;
+        let (now, staleness) = (table.now(), self.config.max_staleness);
+        let trusted = |timing: &Timing, confirmed_at| {
+            let confirmed_at = self.fleet.is_some().then_some(confirmed_at);
+            trusted_until(timing, key.kind(), confirmed_at, staleness, now)
+        };
+        table.hit(key, trusted, take)
     }
 
     pub fn watch(&self, key: &Key, version: Version) -> Option<Watch> {
