@@ -54,6 +54,10 @@ impl WallTime {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }
 
+    pub const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
     pub fn unix_micros(self) -> u64 {
         u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
     }

@@ -7,6 +7,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
@@ -149,12 +151,14 @@ pub struct Engine {
     host: Arc<dyn Host>,
     fleet: Option<Arc<dyn Store>>,
     keeper: Keeper,
+    /// Why the fleet's store did not answer this process, last time it did not.
+    last_failure: Mutex<Option<StoreError>>,
 }
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
         let keeper = Keeper::new(host.clone(), fleet.clone());
-        Self { host, fleet, keeper }
+        Self { host, fleet, keeper, last_failure: Mutex::new(None) }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
@@ -202,6 +206,11 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Why the fleet's store last failed to answer this process.
+    pub fn last_failure(&self) -> Option<String> {
+        self.last_failure.lock().as_ref().map(ToString::to_string)
     }
 
     /// Join the thread that renews leases, for at most `patience`.
@@ -335,12 +344,16 @@ impl Engine {
 
     fn ask_fleet<T>(&self, question: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if !self.host.authority_allowed(self.host.now()) {
-            let pause = "Redis did not answer a moment ago and is not asked for now";
-            return Err(StoreError::Unreachable(pause.into()));
+            let last = self.last_failure.lock().as_ref().map(ToString::to_string);
+            let last = last.unwrap_or_else(|| "it failed to answer another process".into());
+            return Err(StoreError::Unreachable(format!("it is not asked for a moment: {last}")));
         }
         let answer = question();
         let failure = answer.as_ref().err();
         let failure = failure.filter(|error| !matches!(error, StoreError::TooLarge { .. }));
+        if failure.is_some() {
+            *self.last_failure.lock() = failure.cloned();
+        }
         let news = self.host.authority_answered(failure.is_none(), self.host.now());
         match failure {
             Some(error) if news => log::warn!(

@@ -277,10 +277,12 @@ impl Runtime {
         } else {
             "the host table, for this host only".into()
         };
-        vec![
+        let mut places = vec![
             ("store", store),
             ("host_table", table),
             ("host_table_hashed_from", self.config.identity_parts().join(", ")),
-        ]
+        ];
+        places.extend(self.engine.last_failure().map(|why| ("store_last_failure", why)));
+        places
     }
 }
