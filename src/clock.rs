@@ -150,7 +150,16 @@ pub mod system {
     }
 
     pub fn reading() -> Reading {
-        Reading { monotonic: monotonic(), wall: wall() }
+        // A process stopped between the two reads would see a jump that was none.
+        let mut before = monotonic();
+        for _ in 0..10 {
+            let (wall, after) = (wall(), monotonic());
+            if before.until(after) <= Duration::from_millis(100) {
+                return Reading { monotonic: after, wall };
+            }
+            before = after;
+        }
+        Reading { monotonic: before, wall: wall() }
     }
 
     /// The timeline of a process that shares no table: its skew is its own.

@@ -261,6 +261,17 @@ impl Engine {
         }
     }
 
+    /// One that did not arrive is kept for the next claim; one that did is forgotten, if it is the
+    /// one that was kept.
+    fn note_rejection(&self, key: &Key, sent: Option<Digest>, arrived: bool) {
+        let kept = self.host.look(key).and_then(|known| known.pending_rejection);
+        match sent {
+            Some(_) if !arrived => self.host.set_pending_rejection(key, sent),
+            Some(_) if sent == kept => self.host.set_pending_rejection(key, None),
+            _ => {}
+        }
+    }
+
     fn asked(&self, key: &Key) -> Asked {
         Asked { at: self.host.now(), reservation: self.host.reserve(key) }
     }
@@ -295,8 +306,8 @@ impl Engine {
                 }
                 *asked = self.asked(key);
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
-                if authority == Authority::Fleet && claim.rejected.is_some() {
-                    host.set_pending_rejection(key, claim.rejected.filter(|_| reply.is_err()));
+                if authority == Authority::Fleet {
+                    self.note_rejection(key, claim.rejected, reply.is_ok());
                 }
                 Event::Claimed(reply)
             }
@@ -350,7 +361,11 @@ impl Engine {
         }
         let answer = question();
         let failure = answer.as_ref().err();
-        let failure = failure.filter(|error| !matches!(error, StoreError::TooLarge { .. }));
+        // What is wrong with one key must not keep the host from asking about the others.
+        let of_the_store = |error: &&StoreError| {
+            matches!(error, StoreError::Unreachable(_) | StoreError::Refused(_))
+        };
+        let failure = failure.filter(of_the_store);
         if failure.is_some() {
             *self.last_failure.lock() = failure.cloned();
         }

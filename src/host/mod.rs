@@ -71,7 +71,8 @@ impl Watch {
     #[inline]
     pub fn holds(&self) -> bool {
         let words = self.table.map.slot(self.slot);
-        words.state.load(Acquire) == self.seen.0 && words.floor.load(Relaxed) <= self.version.0
+        // The floor first: an eviction moves the state before it clears the floor.
+        words.floor.load(Acquire) <= self.version.0 && words.state.load(Acquire) == self.seen.0
     }
 
     #[inline]
@@ -168,6 +169,7 @@ impl HostTable {
         match Table::open(&self.place, self.sizes) {
             Ok(table) => {
                 table.count(Counter::Remaps, 1);
+                table.continue_timeline_of(&opened.table);
                 *opened = Opened { table: Arc::new(table), serial: serial.wrapping_add(1) };
             }
             // The old table goes on working for the processes that have it.
@@ -305,18 +307,27 @@ impl Store for HostTable {
 impl Host for HostTable {
     fn look(&self, key: &Key) -> Option<Known> {
         let table = self.table();
-        let slot = table.find(key)?;
-        let (state, record) = table.read(slot, key);
-        let words = table.map.slot(slot);
-        let floor = Version(words.floor.load(Acquire));
-        touch(words);
-        Some(Known {
-            entry: record.entry.filter(|entry| entry.version >= floor),
-            confirmed_at: table.confirmed_at(slot, state),
-            newest: Version(words.newest.load(Acquire)).max(floor),
-            pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
-            authority_failing: table.header().breaker.load(Relaxed) != 0,
-        })
+        // The marks stand beside the record, and an eviction in between would give us the next
+        // key's. It moves the state before it clears them, so an unmoved state means they are ours.
+        for _ in 0..8 {
+            let slot = table.find(key)?;
+            let (state, record) = table.read(slot, key);
+            let words = table.map.slot(slot);
+            let floor = Version(words.floor.load(Acquire));
+            let known = Known {
+                entry: record.entry.filter(|entry| entry.version >= floor),
+                confirmed_at: table.confirmed_at(slot, state),
+                newest: Version(words.newest.load(Acquire)).max(floor),
+                floor,
+                pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
+                authority_failing: table.header().breaker.load(Relaxed) != 0,
+            };
+            if words.state.load(Acquire) == state.0 {
+                touch(words);
+                return Some(known);
+            }
+        }
+        None
     }
 
     fn board(&self, key: &Key, until: Moment, now: Moment) -> Result<Boarding, StoreError> {
@@ -333,9 +344,10 @@ impl Host for HostTable {
             };
             let words = table.map.slot(slot);
             let bell = words.bell.load(Acquire);
+            let alive = system::monotonic();
             let taken = table
                 .rights
-                .take(Space::Flight, slot, &words.flight, now, until)
+                .take(Space::Flight, slot, &words.flight, alive, alive.plus(now.until(until)))
                 .map_err(|error| StoreError::Refused(error.to_string()))?;
             let Some(generation) = taken else {
                 let since = match words.flight_since.load(Acquire) {
@@ -367,6 +379,7 @@ impl Host for HostTable {
 
     fn extend(&self, _key: &Key, right: &Right, until: Moment) -> bool {
         self.held(right).is_some_and(|(table, slot)| {
+            let until = system::monotonic().plus(table.now().until(until));
             Rights::extend(&table.map.slot(slot).flight, right.generation, until)
         })
     }

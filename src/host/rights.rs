@@ -37,7 +37,7 @@ impl Space {
 }
 
 /// How long a holder that overran its deadline has left after somebody noticed.
-pub const GRACE_MS: i64 = 20;
+const GRACE_MS: i64 = 20;
 
 /// The lock bytes held by this process. Threads share one open file and so one set of kernel
 /// locks; they exclude each other here first.
@@ -102,7 +102,18 @@ impl Rights {
     }
 
     pub fn give_back(&self, space: Space, place: usize, word: &AtomicU64, generation: u32) {
-        Self::extend(word, generation, Moment::default());
+        // A flight's next owner gets a generation of its own: what a late thread of ours still does
+        // in our name must not touch it.
+        match space {
+            Space::Write => drop(Self::extend(word, generation, Moment::default())),
+            Space::Flight => {
+                let seen = word.load(Ordering::Acquire);
+                let right = RightWord::unpack(seen);
+                if right.generation == generation {
+                    swing(word, seen, right.given_up());
+                }
+            }
+        }
         self.unlock(space.byte(place, generation));
     }
 

@@ -18,7 +18,7 @@ use super::file::{self, Place};
 use super::layout::{Bucket, Header, Lost, PAGE, RightWord, Sizes, State, Tag, Target, WAYS};
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
-use super::rights::{GRACE_MS, Rights, Space};
+use super::rights::{Rights, Space};
 use super::sys;
 use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
@@ -28,8 +28,9 @@ use crate::store::record::Record;
 
 /// A writer holds its right for microseconds; one that has it this long is stopped.
 const WRITE_HOLD: Duration = Duration::from_millis(50);
-/// What a stopped writer costs the next one, once: its deadline, the grace, and a clock tick.
-const WRITE_WAIT: Duration = Duration::from_millis(50 + GRACE_MS as u64 + 30);
+/// What a stopped writer costs the next one, once, is its deadline and the grace: 70 ms. The rest is
+/// for a next one that hardly gets to run itself.
+const WRITE_WAIT: Duration = Duration::from_millis(250);
 
 pub struct Table {
     pub place: Place,
@@ -75,6 +76,18 @@ impl Table {
             && word.swing(seen, after.word())
         {
             self.count(Counter::ClockJumps, 1);
+        }
+    }
+
+    /// Time does not run backwards when the table is replaced.
+    pub fn continue_timeline_of(&self, former: &Self) {
+        let word = &self.header().timeline;
+        let skew = former.header().timeline.load(Relaxed) & 0xffff_ffff;
+        loop {
+            let seen = word.load(Relaxed);
+            if seen & 0xffff_ffff >= skew || word.swing(seen, seen >> 32 << 32 | skew) {
+                return;
+            }
         }
     }
 
@@ -236,7 +249,7 @@ pub(super) struct Tenure<'a> {
 impl<'a> Tenure<'a> {
     pub(super) fn begin(table: &'a Table, index: usize) -> io::Result<Option<Self>> {
         let bucket = table.map.bucket(index);
-        let now = table.now();
+        let now = system::monotonic();
         let until = now.plus(WRITE_HOLD);
         let taken = table.rights.take(Space::Write, index, &bucket.right, now, until)?;
         let Some(generation) = taken else { return Ok(None) };
@@ -406,21 +419,26 @@ impl<'a> Tenure<'a> {
         if let Some(slot) = free {
             let made = self.table.allocate(slot, 0).and_then(|()| self.table.allocate(slot, 1));
             match made {
-                Ok(()) => return Ok(self.claim_slot(slot, key).then_some(slot)),
+                Ok(()) => {
+                    let flight = self.table.map.slot(slot).flight.load(Acquire);
+                    return Ok(self.claim_slot(slot, flight, key).then_some(slot));
+                }
                 Err(error) => log::debug!("the host table does not grow: {error}"),
             }
         }
         // No place, or no memory: a slot that has its buffers already.
-        let now = self.table.now();
+        let now = system::monotonic();
         let victim = (first..first + WAYS)
-            .filter(|slot| {
-                let words = self.table.map.slot(*slot);
-                let in_flight = RightWord::unpack(words.flight.load(Acquire)).until;
-                words.allocated.load(Acquire) & 3 == 3 && in_flight <= now.as_millis()
+            .filter_map(|slot| {
+                let words = self.table.map.slot(slot);
+                let flight = words.flight.load(Acquire);
+                let in_flight = RightWord::unpack(flight).until;
+                (words.allocated.load(Acquire) & 3 == 3 && in_flight <= now.as_millis())
+                    .then_some((slot, flight))
             })
-            .min_by_key(|slot| self.table.map.slot(*slot).used.load(Relaxed));
+            .min_by_key(|(slot, _)| self.table.map.slot(*slot).used.load(Relaxed));
         match victim {
-            Some(slot) => Ok(self.claim_slot(slot, key).then_some(slot)),
+            Some((slot, flight)) => Ok(self.claim_slot(slot, flight, key).then_some(slot)),
             None => Err(self.full(&ErrorKind::StorageFull.into())),
         }
     }
@@ -436,12 +454,11 @@ impl<'a> Tenure<'a> {
 
     /// Empty the slot and give it to `key`. What is there is looked at first, then the slot is
     /// announced (which fails if we were given up on), then each word changes by compare-and-set
-    /// from what was seen: state and tag first, for a takeover moves those two on.
-    fn claim_slot(&self, slot: usize, key: &Key) -> bool {
+    /// from what was seen. The flight goes first, then state and tag, which a takeover moves on.
+    fn claim_slot(&self, slot: usize, flight: u64, key: &Key) -> bool {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let flight = words.flight.load(Acquire);
         let marks = [
             &words.floor,
             &words.newest,
@@ -456,11 +473,15 @@ impl<'a> Tenure<'a> {
             return false;
         }
         let free = Tag(tagged).then(0);
-        let emptied = words.state.swing(state.0, state.then(None).0)
+        // The flight first: who boards from here on finds it moved, who boarded before stops us.
+        let emptied = words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
+            && words.state.swing(state.0, state.then(None).0)
             && tag.swing(tagged, free.0)
-            && words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
             && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
             && tag.swing(free.0, free.then(Tag::of(key)).0);
+        if emptied {
+            words.used.store((system::monotonic().as_millis() / 1000) as u64, Relaxed);
+        }
         self.retract(slot, 0);
         if emptied && evicts_usable {
             let before = self.table.count(Counter::EvictedUsable, 1);

@@ -169,6 +169,7 @@ impl Host for MemoryHost {
             entry: slot.entry().cloned(),
             confirmed_at: slot.confirmed_at,
             newest: slot.newest,
+            floor: slot.floor,
             pending_rejection: slot.pending_rejection,
             authority_failing: state.failing,
         })

@@ -22,7 +22,7 @@ fn a_signal_waits_for_the_operation_and_does_not_interrupt_it() {
     unsafe { libc::signal(libc::SIGURG, hear as *const () as libc::sighandler_t) };
     // SAFETY: names the calling thread.
     let me = unsafe { libc::pthread_self() };
-    server.admin().tell("CLIENT PAUSE 200 ALL");
+    server.admin().tell("CLIENT PAUSE 1500 ALL");
     let during = thread::scope(|scope| {
         let caller = scope.spawn(move || {
             thread::sleep(Duration::from_millis(50));
