@@ -54,6 +54,10 @@ impl WallTime {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }
 
+    pub const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
     pub fn unix_micros(self) -> u64 {
         u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
     }
@@ -146,7 +150,16 @@ pub mod system {
     }
 
     pub fn reading() -> Reading {
-        Reading { monotonic: monotonic(), wall: wall() }
+        // A process stopped between the two reads would see a jump that was none.
+        let mut before = monotonic();
+        for _ in 0..10 {
+            let (wall, after) = (wall(), monotonic());
+            if before.until(after) <= Duration::from_millis(100) {
+                return Reading { monotonic: after, wall };
+            }
+            before = after;
+        }
+        Reading { monotonic: before, wall: wall() }
     }
 
     /// The timeline of a process that shares no table: its skew is its own.

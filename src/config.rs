@@ -84,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     planned("sharedstate.fx.sources", ""),
     setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
     setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
-    setting("sharedstate.fx.max_age_s", "604800", "seconds since the sheet's own date after which it is not served"),
+    planned("sharedstate.fx.max_age_s", "604800"),
     planned("sharedstate.fx.max_jump_pct", "20"),
     planned("sharedstate.fx.monthly_quota", ""),
     planned("sharedstate.fx.openexchangerates.app_id_file", ""),
@@ -120,7 +120,6 @@ pub struct Config {
     pub failure_backoff: Duration,
     pub fx_refresh_interval: Duration,
     pub fx_max_stale: Duration,
-    pub fx_max_age: Duration,
     /// `None`: PHP's error log.
     pub log: Option<PathBuf>,
     pub log_level: LevelFilter,
@@ -173,7 +172,6 @@ impl Config {
             fx_refresh_interval: read
                 .seconds("sharedstate.fx.refresh_interval_s", 1..=31 * 86_400)?,
             fx_max_stale: read.seconds("sharedstate.fx.max_stale_s", 1..=3650 * 86_400)?,
-            fx_max_age: read.seconds("sharedstate.fx.max_age_s", 1..=3650 * 86_400)?,
             log: read.path("sharedstate.log")?,
             log_level: read.one_of(
                 "sharedstate.log_level",

@@ -135,7 +135,16 @@ fn run(shared: &Shared) {
             continue;
         }
         // Never renew under the lock: `release` must not wait for Redis.
-        MutexGuard::unlocked(&mut ledger, || shared.renew(&charge));
+        let kept = MutexGuard::unlocked(&mut ledger, || shared.renew(&charge));
+        if !kept {
+            // Released meanwhile, or lost: the callable is not told, for it cannot be stopped. Its
+            // commit will be.
+            let held = ledger.charges.len();
+            ledger.charges.retain(|due| due.charge.lease != charge.lease);
+            let lost = held != ledger.charges.len();
+            shared.host.count(Counter::LeasesLost, u64::from(lost));
+            continue;
+        }
         let after = shared.host.now().plus(charge.length / 3);
         if let Some(due) = ledger.charges.iter_mut().find(|due| due.charge.lease == charge.lease) {
             due.at = after;
@@ -172,7 +181,8 @@ fn wait(
 }
 
 impl Shared {
-    fn renew(&self, charge: &Charge) {
+    /// `false`: the lease is no longer ours.
+    fn renew(&self, charge: &Charge) -> bool {
         let now = self.host.now();
         if let Some(right) = &charge.right {
             self.host.extend(&charge.key, right, now.plus(charge.length).min(charge.give_up));
@@ -183,7 +193,6 @@ impl Shared {
             }
             _ => self.host.renew(&charge.key, &charge.lease, charge.length, now),
         };
-        // The callable is not told that its lease is lost: it cannot be stopped. Its commit will be.
-        self.host.count(Counter::LeasesLost, u64::from(renewed == Ok(false)));
+        renewed != Ok(false)
     }
 }

@@ -11,8 +11,11 @@ use crate::clock::Clock as _;
 use crate::entry::{Fingerprint, Key, Kind, Timing};
 use crate::flight::{Engine, Outcome, Plan, Step, StoreDown};
 use crate::host::{HostTable, Place, Sizes};
+use crate::leader::Leader;
+use crate::redis::log::RedisLog;
 use crate::redis::testing::{Server, patient};
 use crate::redis::{RedisConfig, RedisStore};
+use crate::store::Host as _;
 
 const ROUNDS: usize = 1000;
 const SOCKET: &str = "SHAREDSTATE_TEST_SOCKET";
@@ -31,8 +34,8 @@ fn plan(host: &HostTable) -> Plan {
     }
 }
 
-/// The body of a racing process: for every line it hears it gets one key, and says what it got and
-/// whether it minted.
+/// The body of a process: for every line it hears it gets, drops or looks at one key, and says how
+/// often it minted and what it got.
 #[test]
 #[ignore = "the body of child processes, not a test"]
 fn racer() {
@@ -40,11 +43,28 @@ fn racer() {
     let place = Place::new(Path::new(&dir), &["two hosts"]);
     let host = Arc::new(HostTable::open(place, Sizes::new(2048, 16 << 10, 32 << 20)).unwrap());
     let dsn = format!("redis+unix://{}", std::env::var(SOCKET).unwrap());
-    let store = RedisStore::new(patient(RedisConfig::parse(&dsn).unwrap()));
-    let engine = Engine::new(host.clone(), Some(Arc::new(store)));
+    let redis = patient(RedisConfig::parse(&dsn).unwrap());
+    let store = Arc::new(RedisStore::new(redis.clone()));
+    let log = Arc::new(RedisLog::new(redis));
+    let leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+    let engine = Engine::following(host.clone(), store, leader);
     for line in std::io::stdin().lines() {
-        let name = line.unwrap();
+        let line = line.unwrap();
+        let (asked, name) = line.split_once(' ').unwrap();
         let key = Key::new(Kind::Token, name.as_bytes(), Fingerprint::default()).unwrap();
+        match asked {
+            "drop" => {
+                say(usize::from(engine.invalidate(&key, None).unwrap()), "dropped");
+                continue;
+            }
+            // What the host has, without asking anybody.
+            "look" => {
+                let entry = host.look(&key).and_then(|known| known.entry);
+                say(0, &entry.map_or("nothing".into(), |it| String::from_utf8(it.value).unwrap()));
+                continue;
+            }
+            _ => {}
+        }
         let mut minted = 0;
         let mut step = engine.begin(&key, &plan(&host));
         while let Step::Mint(ticket) = step {
@@ -61,9 +81,13 @@ fn racer() {
             step = engine.finish(*ticket, outcome);
         }
         let Step::Served(served) = step else { panic!("{step:?}") };
-        println!("got:{minted} {}", String::from_utf8(served.entry.value).unwrap());
-        std::io::stdout().flush().unwrap();
+        say(minted, &String::from_utf8(served.entry.value).unwrap());
     }
+}
+
+fn say(number: usize, what: &str) {
+    println!("got:{number} {what}");
+    std::io::stdout().flush().unwrap();
 }
 
 struct Racer(Child, BufReader<std::process::ChildStdout>);
@@ -82,8 +106,29 @@ impl Racer {
         Self(child, out)
     }
 
-    fn go(&mut self, name: &str) {
-        writeln!(self.0.stdin.as_mut().unwrap(), "{name}").unwrap();
+    fn go(&mut self, what: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{what}").unwrap();
+    }
+
+    fn ask(&mut self, what: &str) -> String {
+        self.go(what);
+        self.got().1
+    }
+
+    /// Until the host has it, or has it no more, without anybody on it asking.
+    fn comes_to(&mut self, name: &str, wanted: &str) {
+        for _ in 0..500 {
+            if self.ask(&format!("look {name}")) == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the change never reached the other host");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        Command::new("kill").args([signal, &pid]).status().unwrap();
     }
 
     /// How often it minted, and what it was served.
@@ -106,15 +151,50 @@ impl Drop for Racer {
     }
 }
 
+fn dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("sharedstate-test-").tempdir_in("/dev/shm").unwrap()
+}
+
+#[test]
+fn what_one_host_commits_or_drops_reaches_the_other_without_its_asking() {
+    let server = Server::start();
+    let dirs = [dir(), dir()];
+    let [mut one, mut other] = [0, 1].map(|n| Racer::start(&server, dirs[n].path()));
+    let first = one.ask("get crm");
+    assert_eq!(other.ask("get crm"), first);
+    assert_eq!(one.ask("drop crm"), "dropped");
+    other.comes_to("crm", "nothing");
+    let second = one.ask("get crm");
+    other.comes_to("crm", &second);
+}
+
+#[test]
+fn when_the_leader_dies_or_is_stopped_another_process_of_its_host_follows_on() {
+    for signal in ["-KILL", "-STOP"] {
+        let server = Server::start();
+        let (here, there) = (dir(), dir());
+        let mut writer = Racer::start(&server, there.path());
+        let mut leader = Racer::start(&server, here.path());
+        let first = leader.ask("get crm");
+        let mut standby = Racer::start(&server, here.path());
+        assert_eq!(standby.ask("get crm"), first);
+        standby.ask("get something to ask the store for"); // so that it stands by
+        leader.signal(signal);
+        writer.ask("drop crm");
+        standby.comes_to("crm", "nothing");
+        let second = writer.ask("get crm");
+        standby.comes_to("crm", &second);
+    }
+}
+
 #[test]
 fn two_processes_on_two_hosts_race_a_thousand_times_with_one_mint_and_one_commit_each() {
     let server = Server::start();
-    let dir = || tempfile::Builder::new().prefix("sharedstate-test-").tempdir_in("/dev/shm");
-    let dirs = [dir().unwrap(), dir().unwrap()];
+    let dirs = [dir(), dir()];
     let mut racers = [0, 1].map(|n| Racer::start(&server, dirs[n].path()));
     let mut wins = [0; 2];
     for round in 0..ROUNDS {
-        let name = format!("round {round}");
+        let name = format!("get round {round}");
         racers.iter_mut().for_each(|racer| racer.go(&name));
         let [one, two] = [0, 1].map(|n| racers[n].got());
         assert_eq!(one.0 + two.0, 1, "round {round}: minted more or less than once");

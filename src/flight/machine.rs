@@ -94,6 +94,8 @@ pub struct Flight {
     /// Usable, and given out should nothing better be had.
     have: Option<Have>,
     newest: Version,
+    /// Below it this host serves nothing, whatever a store may still have.
+    floor: Version,
     rejected: Option<Digest>,
     right: Option<Right>,
     orphan: Option<Secret>,
@@ -129,6 +131,8 @@ enum Phase {
     Claiming,
     Minting,
     Committing,
+    /// Our mint failed: what is still usable now, else the error.
+    FallingBack(FlightError),
     /// One more action to carry out, then this.
     Finishing(Result<Served, FlightError>),
 }
@@ -147,6 +151,7 @@ impl Flight {
             phase: Phase::First,
             have: None,
             newest: Version::NONE,
+            floor: Version::NONE,
             right: None,
             orphan: None,
             secret: None,
@@ -197,6 +202,7 @@ impl Flight {
         self.have = None;
         if let Some(known) = known {
             self.newest = self.newest.max(known.newest);
+            self.floor = self.floor.max(known.floor);
             self.failing = known.authority_failing;
             self.rejected = self.rejected.or(known.pending_rejection);
             let confirmed_at = known.confirmed_at;
@@ -206,6 +212,10 @@ impl Flight {
                 // Asking with a rejected token means: anything but this one.
                 .filter(|entry| self.plan.rejected.is_none_or(|it| it != entry.digest()))
                 .map(|entry| Have { entry, confirmed_at });
+        }
+        if let Phase::FallingBack(error) = &self.phase {
+            let error = error.clone();
+            return self.fail(error, now);
         }
         let Some(have) = &self.have else {
             return match self.phase {
@@ -264,8 +274,12 @@ impl Flight {
                 self.phase = Phase::Finishing(Ok(self.served(entry.clone(), Tier::Host, now)));
                 if unsynced { Action::Adopt(entry) } else { Action::Confirm(entry.version) }
             }
-            Ok(Reply { what: Committed::Superseded(newer), .. }) => self.adopt(newer, now),
-            Ok(Reply { what: Committed::Fenced, .. }) => {
+            Ok(Reply { what: Committed::Superseded(newer), .. })
+                if newer.servable(self.kind, now) =>
+            {
+                self.adopt(newer, now)
+            }
+            Ok(Reply { what: Committed::Superseded(_) | Committed::Fenced, .. }) => {
                 self.have = None;
                 self.board(now)
             }
@@ -313,7 +327,8 @@ impl Flight {
         let claim = Claim {
             secret: *self.secret.get_or_insert_with(Secret::random),
             takeover: self.orphan,
-            newer_than: have,
+            // A store may have lost the floor, or never heard of it.
+            newer_than: have.max(Version(self.floor.0.saturating_sub(1))),
             highest_known: self.newest,
             rejected: self.rejected,
             lease: self.plan.lease,
@@ -395,7 +410,7 @@ impl Flight {
             Outcome::Failed { reason } => self.failed(reason),
             Outcome::Abandoned => (None, FlightError::Nothing),
         };
-        self.abandon(lease, failure, error, now)
+        self.abandon(lease, failure, error)
     }
 
     fn failed(&self, reason: String) -> (Option<Failure>, FlightError) {
@@ -404,15 +419,10 @@ impl Flight {
         (Some(Failure { base, reason }), error)
     }
 
-    fn abandon(
-        &mut self,
-        lease: Lease,
-        failure: Option<Failure>,
-        error: FlightError,
-        now: Moment,
-    ) -> Action {
-        let fallback = self.have.take().map(|have| self.served(have.entry, Tier::Host, now));
-        self.phase = Phase::Finishing(fallback.ok_or(error));
+    fn abandon(&mut self, lease: Lease, failure: Option<Failure>, error: FlightError) -> Action {
+        // What we had may have run out or been invalidated while the callable ran: look again.
+        self.have = None;
+        self.phase = Phase::FallingBack(error);
         Action::Abandon(self.authority, lease, failure)
     }
 
@@ -439,9 +449,9 @@ impl Flight {
                 let error = FlightError::TooLarge { bytes, limit };
                 let failure =
                     Failure { base: self.plan.failure_backoff, reason: error.to_string() };
-                self.abandon(lease, Some(failure), error, now)
+                self.abandon(lease, Some(failure), error)
             }
-            Err(_) if self.authority == Authority::Fleet && !self.recommitted => {
+            Err(_) if !self.recommitted => {
                 // The reply may have been lost; the same commit twice is accepted.
                 self.recommitted = true;
                 self.commit(lease, entry)
@@ -453,7 +463,7 @@ impl Flight {
             Err(error) => {
                 let reason = error.to_string();
                 let failure = Failure { base: self.plan.failure_backoff, reason: reason.clone() };
-                self.abandon(lease, Some(failure), FlightError::StoreUnavailable(reason), now)
+                self.abandon(lease, Some(failure), FlightError::StoreUnavailable(reason))
             }
         }
     }
@@ -463,13 +473,17 @@ impl Flight {
         self.have = None;
         if self.fenced {
             let reason = "it was invalidated twice while it was being minted".into();
-            return self.fail(FlightError::MintFailed { reason, retry_in: Duration::ZERO }, now);
+            let error = FlightError::MintFailed { reason, retry_in: Duration::ZERO };
+            return match self.lease {
+                Some(lease) => self.abandon(lease, None, error),
+                None => self.fail(error, now),
+            };
         }
         self.fenced = true;
         self.rejected = None;
-        // A claim with the old secret would find the old lease.
-        self.secret = None;
-        self.orphan = None;
+        // A claim with the old secret would find the old lease, and one with a new secret would
+        // wait for it to run out: pass it on.
+        self.orphan = self.secret.take();
         self.claim()
     }
 
@@ -523,6 +537,10 @@ impl Flight {
     fn finished(&mut self) -> Action {
         match std::mem::replace(&mut self.phase, Phase::First) {
             Phase::Finishing(result) => Action::Done(result),
+            Phase::FallingBack(error) => {
+                self.phase = Phase::FallingBack(error);
+                Action::Look
+            }
             _ => Action::Done(Err(FlightError::Nothing)),
         }
     }

@@ -7,9 +7,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
-use crate::entry::{Digest, Entry, Key, Timing, Version};
+use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
 use crate::keeper::{Charge, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
@@ -59,6 +61,20 @@ pub struct Served {
     pub degraded: bool,
     /// Until then it may be served again from memory, as long as the slot's state does not change.
     pub trusted_until: Moment,
+}
+
+/// Until when an entry may be served without a flight; `None`: take one. `confirmed_at` is `None`
+/// where the host is its own authority.
+pub fn trusted_until(
+    timing: &Timing,
+    kind: Kind,
+    confirmed_at: Option<Moment>,
+    max_staleness: Duration,
+    now: Moment,
+) -> Option<Moment> {
+    let asked = confirmed_at.map_or(timing.refresh_at, |at| at.plus(max_staleness / 2));
+    let fresh = freshness(timing, kind, now) == Freshness::Fresh && now < asked;
+    fresh.then(|| asked.min(timing.refresh_at))
 }
 
 /// Why a mint was started; the `reason` label of the mint counter.
@@ -136,18 +152,20 @@ pub struct Engine {
     host: Arc<dyn Host>,
     fleet: Option<Arc<dyn Store>>,
     keeper: Keeper,
+    /// Why the fleet's store did not answer this process, last time it did not.
+    last_failure: Mutex<Option<StoreError>>,
 }
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
         let keeper = Keeper::new(host.clone(), fleet.clone(), None);
-        Self { host, fleet, keeper }
+        Self { host, fleet, keeper, last_failure: Mutex::new(None) }
     }
 
     /// An engine whose process stands by to lead its host, once it has asked the fleet's store.
     pub fn following(host: Arc<dyn Host>, fleet: Arc<dyn Store>, leader: Leader) -> Self {
         let keeper = Keeper::new(host.clone(), Some(fleet.clone()), Some(leader));
-        Self { host, fleet: Some(fleet), keeper }
+        Self { host, fleet: Some(fleet), keeper, last_failure: Mutex::new(None) }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
@@ -195,6 +213,11 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Why the fleet's store last failed to answer this process.
+    pub fn last_failure(&self) -> Option<String> {
+        self.last_failure.lock().as_ref().map(ToString::to_string)
     }
 
     /// Join the thread that renews leases, for at most `patience`.
@@ -245,6 +268,17 @@ impl Engine {
         }
     }
 
+    /// One that did not arrive is kept for the next claim; one that did is forgotten, if it is the
+    /// one that was kept.
+    fn note_rejection(&self, key: &Key, sent: Option<Digest>, arrived: bool) {
+        let kept = self.host.look(key).and_then(|known| known.pending_rejection);
+        match sent {
+            Some(_) if !arrived => self.host.set_pending_rejection(key, sent),
+            Some(_) if sent == kept => self.host.set_pending_rejection(key, None),
+            _ => {}
+        }
+    }
+
     fn asked(&self, key: &Key) -> Asked {
         Asked { at: self.host.now(), reservation: self.host.reserve(key) }
     }
@@ -279,8 +313,8 @@ impl Engine {
                 }
                 *asked = self.asked(key);
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
-                if authority == Authority::Fleet && claim.rejected.is_some() {
-                    host.set_pending_rejection(key, claim.rejected.filter(|_| reply.is_err()));
+                if authority == Authority::Fleet {
+                    self.note_rejection(key, claim.rejected, reply.is_ok());
                 }
                 Event::Claimed(reply)
             }
@@ -328,13 +362,21 @@ impl Engine {
 
     fn ask_fleet<T>(&self, question: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if !self.host.authority_allowed(self.host.now()) {
-            let pause = "Redis did not answer a moment ago and is not asked for now";
-            return Err(StoreError::Unreachable(pause.into()));
+            let last = self.last_failure.lock().as_ref().map(ToString::to_string);
+            let last = last.unwrap_or_else(|| "it failed to answer another process".into());
+            return Err(StoreError::Unreachable(format!("it is not asked for a moment: {last}")));
         }
         self.keeper.stand_by();
         let answer = question();
         let failure = answer.as_ref().err();
-        let failure = failure.filter(|error| !matches!(error, StoreError::TooLarge { .. }));
+        // What is wrong with one key must not keep the host from asking about the others.
+        let of_the_store = |error: &&StoreError| {
+            matches!(error, StoreError::Unreachable(_) | StoreError::Refused(_))
+        };
+        let failure = failure.filter(of_the_store);
+        if failure.is_some() {
+            *self.last_failure.lock() = failure.cloned();
+        }
         let news = self.host.authority_answered(failure.is_none(), self.host.now());
         match failure {
             Some(error) if news => log::warn!(

@@ -195,7 +195,8 @@ fn positive(text: &str) -> Option<Decimal> {
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
+    let power = exponent.map(|power| power.strip_prefix(['+', '-']).unwrap_or(power));
+    if !digits(whole) || !digits(fraction) || !power.is_none_or(digits) {
         return None;
     }
     let exact = Decimal::from_str_exact(mantissa).ok()?;

@@ -36,9 +36,39 @@ pub fn key(words: &[u64]) -> Option<Vec<u8>> {
     bytes.get(..lengths(words).0).map(<[u8]>::to_vec)
 }
 
-/// When the entry with this head stops being usable.
-pub fn usable_until(head: &[u64]) -> Option<Moment> {
-    (head[3] & HAS_ENTRY != 0).then(|| Moment::from_millis(head[7] as i64))
+/// Written when the store could not be asked.
+pub fn unsynced(head: &[u64]) -> bool {
+    head[3] & UNSYNCED != 0
+}
+
+/// Reason, value and detail, when these words are whole and `key`'s.
+fn parts<'a>(key: &[u8], words: &'a [u64]) -> Option<[&'a [u8]; 3]> {
+    let (length, reason, value, detail) = lengths(words);
+    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[HEAD..]))?;
+    let (found, rest) = bytes.split_at_checked(length)?;
+    let (reason, rest) = rest.split_at_checked(reason)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    (found == key).then_some([reason, value, rest.get(..detail)?])
+}
+
+/// The value under `key`, when these words are whole.
+pub fn value<'a>(key: &[u8], words: &'a [u64]) -> Option<&'a [u8]> {
+    parts(key, words).map(|[_, value, _]| value)
+}
+
+pub fn version(head: &[u64]) -> Version {
+    Version(head[4])
+}
+
+/// The deadlines of the entry with this head; `None` without one.
+pub fn timing(head: &[u64]) -> Option<Timing> {
+    let moment = |at: usize| Moment::from_millis(head[at] as i64);
+    (head[3] & HAS_ENTRY != 0).then(|| Timing {
+        minted_at: moment(5),
+        refresh_at: moment(6),
+        usable_until: moment(7),
+        expires_at: moment(8),
+    })
 }
 
 pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
@@ -70,19 +100,10 @@ pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
     words[15] = record.reject_at.as_millis() as u64;
     words[16] = record.rejected_early.0;
 
-    let body = parts.iter().flat_map(|part| part.iter().copied());
-    let mut word = [0; 8];
-    let (mut at, mut filled) = (HEAD, 0);
-    for byte in body {
-        word[filled] = byte;
-        filled += 1;
-        if filled == 8 {
-            words[at] = u64::from_ne_bytes(word);
-            (at, filled, word) = (at + 1, 0, [0; 8]);
-        }
-    }
-    if filled > 0 {
-        words[at] = u64::from_ne_bytes(word);
+    for (word, bytes) in words[HEAD..].iter_mut().zip(parts.concat().chunks(8)) {
+        let mut eight = [0; 8];
+        eight[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(eight);
     }
     words[0] = checksum(&words);
     words
@@ -90,28 +111,12 @@ pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
 
 /// The record under `key`; `None` when the words are damaged or another key's.
 pub fn decode(key: &[u8], words: &[u64]) -> Option<Record> {
-    if words[0] != checksum(words) {
-        return None;
-    }
-    let (key_bytes, reason, value, detail) = lengths(words);
-    let bytes: Vec<u8> = words[HEAD..].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let (found, rest) = bytes.split_at_checked(key_bytes)?;
-    if found != key {
-        return None;
-    }
-    let (reason, rest) = rest.split_at_checked(reason)?;
-    let (value, rest) = rest.split_at_checked(value)?;
-    let detail = rest.get(..detail)?;
+    let [reason, value, detail] = parts(key, words)?;
     let moment = |at: usize| Moment::from_millis(words[at] as i64);
-    let entry = (words[3] & HAS_ENTRY != 0).then(|| Entry {
-        version: Version(words[4]),
-        timing: Timing {
-            minted_at: moment(5),
-            refresh_at: moment(6),
-            usable_until: moment(7),
-            expires_at: moment(8),
-        },
-        unsynced: words[3] & UNSYNCED != 0,
+    let entry = timing(words).map(|timing| Entry {
+        version: version(words),
+        timing,
+        unsynced: unsynced(words),
         value: value.to_vec(),
         detail: detail.to_vec(),
     });

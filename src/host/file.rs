@@ -144,7 +144,12 @@ fn try_open(place: &Place, wanted: Sizes) -> io::Result<Option<(File, Map)>> {
     if !still_named(place, &unlocked) {
         return Ok(None);
     }
-    let map = Map::new(&unlocked, found)?;
+    let map = Map::new(&unlocked, found).map_err(|error| {
+        let megabytes = found.file_bytes() >> 20;
+        io::Error::other(format!("{error}: it needs {megabytes} MB of address space (ulimit -v)"))
+    })?;
+    // For `opened_lately`.
+    let _ = file.set_modified(std::time::SystemTime::UNIX_EPOCH + system::wall().since_epoch());
     Ok(still_named(place, &file).then_some((file, map)))
 }
 
@@ -162,23 +167,10 @@ fn inspect(place: &Place, file: &File) -> io::Result<Option<Sizes>> {
     if !meta.is_file() || meta.uid() != place.uid {
         return Err(io::Error::other("`table` in it is not a regular file of this user"));
     }
-    let mut head = [0; 56];
-    if file.read_exact_at(&mut head, 0).is_err() {
+    let Some([_, _, slots, value_size, memory, ..]) = header(file).filter(|_| fits(file)) else {
         return Ok(None);
-    }
-    let mut words = [0_u64; 7];
-    for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(bytes);
-        *word = u64::from_ne_bytes(eight);
-    }
-    let [magic, layout, slots, value_size, memory, boot_high, boot_low] = words;
-    let sane = magic == MAGIC
-        && layout == LAYOUT
-        && [boot_high, boot_low] == boot_id()
-        && (1..=1 << 24).contains(&slots)
-        && (1..=1 << 24).contains(&value_size);
-    if !sane {
+    };
+    if !(1..=1 << 24).contains(&slots) || !(1..=1 << 24).contains(&value_size) {
         return Ok(None);
     }
     let sizes = Sizes::new(slots as usize, value_size as usize, memory);
@@ -186,6 +178,19 @@ fn inspect(place: &Place, file: &File) -> io::Result<Option<Sizes>> {
         // A hole where the index should be would be a SIGBUS waiting for a full file system.
         && meta.blocks() * 512 >= sizes.index_end() as u64;
     Ok(whole.then_some(sizes))
+}
+
+/// The first words of the file.
+fn header(file: &File) -> Option<[u64; 7]> {
+    let mut head = [0; 56];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let mut words = [0_u64; 7];
+    for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(eight);
+    }
+    Some(words)
 }
 
 fn create(place: &Place, sizes: Sizes) -> io::Result<()> {
@@ -210,6 +215,14 @@ fn write_new(path: &Path, sizes: Sizes) -> io::Result<()> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)?;
+    if let Some(limit) = sys::file_size_limit().filter(|limit| *limit < sizes.file_bytes() as u64) {
+        // Growing past it would be a fatal signal, SIGXFSZ.
+        return Err(io::Error::other(format!(
+            "this process may not make files above {limit} bytes (ulimit -f) and the table, \
+             although it occupies little, is {} bytes long: lower sharedstate.host.slots",
+            sizes.file_bytes()
+        )));
+    }
     file.set_len(sizes.file_bytes() as u64)?;
     sys::allocate(&file, 0, sizes.index_end())?;
     let map = Map::new(&file, sizes)?;
@@ -243,8 +256,9 @@ fn remove_if_unchanged(place: &Place, bad: &File) -> io::Result<()> {
     Err(io::Error::other("another process holds the lock on it"))
 }
 
-/// Tables of older layouts and former settings that nobody maps any more; also what a process left
-/// that was killed while it made one. Best effort.
+/// Tables of older layouts and earlier boots that nobody maps, and those that nobody has opened for
+/// a day; also what a process left that was killed while it made one. A table of another
+/// application that merely rests between two requests is left alone. Best effort.
 fn remove_siblings(place: &Place) {
     let Ok(entries) = fs::read_dir(&place.dir) else { return };
     let ours = Place::folder_prefix(place.uid);
@@ -265,11 +279,25 @@ fn remove_unused(folder: &Path) {
     for path in files.flatten().map(|entry| entry.path()) {
         let Ok(file) = open_existing(&path) else { continue };
         // Held until the name is gone: a process that opens it meanwhile sees that and goes on.
-        if sys::lock_byte(&file, 0, LockKind::Exclusive).unwrap_or(false) {
+        let resting = fits(&file) && opened_lately(&file);
+        if !resting && sys::lock_byte(&file, 0, LockKind::Exclusive).unwrap_or(false) {
             let _ = fs::remove_file(&path);
         }
     }
     let _ = fs::remove_dir(folder);
+}
+
+/// A table that this release could use, in this boot.
+fn fits(file: &File) -> bool {
+    header(file).is_some_and(|[magic, layout, _, _, _, high, low]| {
+        magic == MAGIC && layout == LAYOUT && [high, low] == boot_id()
+    })
+}
+
+fn opened_lately(file: &File) -> bool {
+    let opened = file.metadata().and_then(|meta| meta.modified());
+    let age = opened.ok().and_then(|at| at.elapsed().ok());
+    age.is_none_or(|age| age < Duration::from_secs(86_400))
 }
 
 /// A table on a real disk outlives a reboot, and its monotonic deadlines do not.

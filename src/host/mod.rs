@@ -17,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -27,12 +28,12 @@ use parking_lot::RwLock;
 
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{State, Tag};
+use self::layout::{Slot, State, Tag};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::Table;
 use crate::clock::{Clock, Moment, WallTime, system};
-use crate::entry::{Digest, Entry, Key, Version};
+use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::metrics::Counter;
 use crate::store::record::{Context, Record};
 use crate::store::{
@@ -70,7 +71,8 @@ impl Watch {
     #[inline]
     pub fn holds(&self) -> bool {
         let words = self.table.map.slot(self.slot);
-        words.state.load(Acquire) == self.seen.0 && words.floor.load(Relaxed) <= self.version.0
+        // The floor first: an eviction moves the state before it clears the floor.
+        words.floor.load(Acquire) <= self.version.0 && words.state.load(Acquire) == self.seen.0
     }
 
     #[inline]
@@ -86,6 +88,34 @@ impl HostTable {
         let looked_around = AtomicI64::new(system::monotonic().as_millis());
         let opened = RwLock::new(Opened { table, serial: 0 });
         Ok(Self { place, sizes, table: opened, looked_around })
+    }
+
+    /// The pure hit: one search, one copy, no record taken apart. `trusted` says until when an entry
+    /// with these deadlines, confirmed at that moment, may be served; `take` gets its value.
+    pub fn hit<R>(
+        &self,
+        key: &Key,
+        trusted: impl FnOnce(&Timing, Moment) -> Option<Moment>,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Option<(R, Watch, Moment)> {
+        let table = self.table();
+        let slot = table.find(key)?;
+        let words = table.map.slot(slot);
+        let seen = State(words.state.load(Acquire));
+        // Taken, not borrowed: `take` may be PHP's allocator, which may jump away over this frame.
+        let mut copied = SCRATCH.take();
+        let found = table.copy_record(slot, seen.buffer()?, seen, &mut copied).then(|| {
+            let value = codec::value(key.bytes(), &copied)?;
+            let version = codec::version(&copied);
+            let synced = (!codec::unsynced(&copied)).then_some(version);
+            let confirmed_at = table.confirmed_at(slot, seen, synced);
+            let until = trusted(&codec::timing(&copied)?, confirmed_at)?;
+            let watch = Watch { slot, seen, version, table: table.clone() };
+            touch(words);
+            watch.holds().then(|| (take(value), watch, until))
+        });
+        SCRATCH.set(copied);
+        found.flatten()
     }
 
     /// A watch on the entry of this version, if it is still the one in force.
@@ -141,6 +171,7 @@ impl HostTable {
         match Table::open(&self.place, self.sizes) {
             Ok(table) => {
                 table.count(Counter::Remaps, 1);
+                table.continue_timeline_of(&opened.table);
                 *opened = Opened { table: Arc::new(table), serial: serial.wrapping_add(1) };
             }
             // The old table goes on working for the processes that have it.
@@ -186,6 +217,19 @@ impl HostTable {
                 return Version(next);
             }
         }
+    }
+}
+
+thread_local! {
+    /// Where a hit copies its record; kept, so that it allocates once per thread.
+    static SCRATCH: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+}
+
+/// Note the use, for eviction; once a second, so that readers do not fight over the line.
+fn touch(slot: &Slot) {
+    let seconds = (system::monotonic().as_millis() / 1000) as u64;
+    if slot.used.load(Relaxed) != seconds {
+        slot.used.store(seconds, Relaxed);
     }
 }
 
@@ -265,25 +309,29 @@ impl Store for HostTable {
 impl Host for HostTable {
     fn look(&self, key: &Key) -> Option<Known> {
         let table = self.table();
-        let slot = table.find(key)?;
-        let (state, record) = table.read(slot, key);
-        let words = table.map.slot(slot);
-        let floor = Version(words.floor.load(Acquire));
-        let seconds = (system::monotonic().as_millis() / 1000) as u64;
-        if words.used.load(Relaxed) != seconds {
-            words.used.store(seconds, Relaxed);
+        // The marks stand beside the record, and an eviction in between would give us the next
+        // key's. It moves the state before it clears them, so an unmoved state means they are ours.
+        for _ in 0..8 {
+            let slot = table.find(key)?;
+            let (state, record) = table.read(slot, key);
+            let words = table.map.slot(slot);
+            let floor = Version(words.floor.load(Acquire));
+            let entry = record.entry.filter(|entry| entry.version >= floor);
+            let synced = entry.as_ref().filter(|entry| !entry.unsynced);
+            let known = Known {
+                confirmed_at: table.confirmed_at(slot, state, synced.map(|entry| entry.version)),
+                entry,
+                newest: Version(words.newest.load(Acquire)).max(floor),
+                floor,
+                pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
+                authority_failing: table.header().breaker.load(Relaxed) != 0,
+            };
+            if words.state.load(Acquire) == state.0 {
+                touch(words);
+                return Some(known);
+            }
         }
-        let newest = Version(words.newest.load(Acquire));
-        let entry = record.entry.filter(|entry| entry.version >= floor);
-        let heard = entry.as_ref().is_some_and(|it| it.version >= newest && !it.unsynced);
-        let heartbeat = if heard { table.heartbeat() } else { Moment::default() };
-        Some(Known {
-            entry,
-            confirmed_at: table.confirmed_at(slot, state).max(heartbeat),
-            newest: newest.max(floor),
-            pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
-            authority_failing: table.header().breaker.load(Relaxed) != 0,
-        })
+        None
     }
 
     fn board(&self, key: &Key, until: Moment, now: Moment) -> Result<Boarding, StoreError> {
@@ -300,9 +348,10 @@ impl Host for HostTable {
             };
             let words = table.map.slot(slot);
             let bell = words.bell.load(Acquire);
+            let alive = system::monotonic();
             let taken = table
                 .rights
-                .take(Space::Flight, slot, &words.flight, now, until)
+                .take(Space::Flight, slot, &words.flight, alive, alive.plus(now.until(until)))
                 .map_err(|error| StoreError::Refused(error.to_string()))?;
             let Some(generation) = taken else {
                 let since = match words.flight_since.load(Acquire) {
@@ -334,6 +383,7 @@ impl Host for HostTable {
 
     fn extend(&self, _key: &Key, right: &Right, until: Moment) -> bool {
         self.held(right).is_some_and(|(table, slot)| {
+            let until = system::monotonic().plus(table.now().until(until));
             Rights::extend(&table.map.slot(slot).flight, right.generation, until)
         })
     }
@@ -437,12 +487,15 @@ impl Host for HostTable {
 
     fn lead(&self, now: Moment, until: Moment) -> Option<u32> {
         let table = self.table();
-        let word = &table.header().leader;
-        table.rights.take(Space::Lead, 0, word, now, until).ok().flatten()
+        let alive = system::monotonic();
+        let until = alive.plus(now.until(until));
+        table.rights.take(Space::Lead, 0, &table.header().leader, alive, until).ok().flatten()
     }
 
     fn keep_leading(&self, term: u32, until: Moment) -> bool {
-        Rights::extend(&self.table().header().leader, term, until)
+        let table = self.table();
+        let until = system::monotonic().plus(table.now().until(until));
+        Rights::extend(&table.header().leader, term, until)
     }
 
     fn stop_leading(&self, term: u32) {

@@ -104,7 +104,20 @@ impl Rights {
     }
 
     pub fn give_back(&self, space: Space, place: usize, word: &AtomicU64, generation: u32) {
-        Self::extend(word, generation, Moment::default());
+        // A flight's next owner gets a generation of its own: what a late thread of ours still does
+        // in our name must not touch it.
+        match space {
+            Space::Write | Space::Lead => {
+                Self::extend(word, generation, Moment::default());
+            }
+            Space::Flight => {
+                let seen = word.load(Ordering::Acquire);
+                let right = RightWord::unpack(seen);
+                if right.generation == generation {
+                    swing(word, seen, right.given_up());
+                }
+            }
+        }
         self.unlock(space.byte(place, generation));
     }
 

@@ -62,6 +62,14 @@ pub fn allocate(file: &File, offset: usize, bytes: usize) -> io::Result<()> {
     }
 }
 
+/// `RLIMIT_FSIZE`, unless there is none.
+pub fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the whole call.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// Sleep until `word` is no longer `expected`, a wake-up, a signal, or `at_most`.
 /// A shared futex: a private one is never woken across processes.
 pub fn futex_wait(word: &AtomicU32, expected: u32, at_most: Duration) {

@@ -79,6 +79,18 @@ impl Table {
         }
     }
 
+    /// Time does not run backwards when the table is replaced.
+    pub fn continue_timeline_of(&self, former: &Self) {
+        let word = &self.header().timeline;
+        let skew = former.header().timeline.load(Relaxed) & 0xffff_ffff;
+        loop {
+            let seen = word.load(Relaxed);
+            if seen & 0xffff_ffff >= skew || word.swing(seen, seen >> 32 << 32 | skew) {
+                return;
+            }
+        }
+    }
+
     /// Returns the count before.
     pub fn count(&self, counter: Counter, times: u64) -> u64 {
         self.header().counters[counter as usize].fetch_add(times, Relaxed)
@@ -111,7 +123,13 @@ impl Table {
         (state, Record::default())
     }
 
-    fn copy_record(&self, slot: usize, buffer: usize, seen: State, into: &mut Vec<u64>) -> bool {
+    pub fn copy_record(
+        &self,
+        slot: usize,
+        buffer: usize,
+        seen: State,
+        into: &mut Vec<u64>,
+    ) -> bool {
         let (state, words) = (&self.map.slot(slot).state, self.map.buffer(slot, buffer));
         into.clear();
         into.resize(codec::HEAD, 0);
@@ -121,10 +139,6 @@ impl Table {
         let Some(length) = codec::words(into, words.len()) else { return false };
         into.resize(length, 0);
         copy(state, seen.0, words, into)
-    }
-
-    pub fn heartbeat(&self) -> Moment {
-        Moment::from_millis(self.header().heartbeat.load(Acquire) as i64)
     }
 
     /// The key whose record is in the slot. `None` for a free slot, and for one that changes just
@@ -177,10 +191,19 @@ impl Table {
         self.map.slot(slot).confirmed.store(sequence_tag(state) | until, Relaxed);
     }
 
-    pub fn confirmed_at(&self, slot: usize, state: State) -> Moment {
-        let word = self.map.slot(slot).confirmed.load(Relaxed);
+    /// When the record read under `state` was last known to be the newest: somebody asked about it,
+    /// or the leader has heard of nothing newer than `synced`, its version (`None` where the store
+    /// has not got it, for then it cannot have heard).
+    pub fn confirmed_at(&self, slot: usize, state: State, synced: Option<Version>) -> Moment {
+        let words = self.map.slot(slot);
+        let word = words.confirmed.load(Relaxed);
         let ours = word & !(CONFIRMED_MS as u64) == sequence_tag(state);
-        Moment::from_millis(if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 })
+        let asked = if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 };
+        // The heartbeat before the mark: what was heard before it beat is marked by then.
+        let heartbeat = self.header().heartbeat.load(Acquire) as i64;
+        let newest = words.newest.load(Acquire);
+        let heard = synced.is_some_and(|version| version.0 >= newest);
+        Moment::from_millis(if heard { asked.max(heartbeat) } else { asked })
     }
 
     pub fn bucket_of(&self, key: &Key) -> usize {
@@ -246,7 +269,7 @@ pub(super) struct Tenure<'a> {
 impl<'a> Tenure<'a> {
     pub(super) fn begin(table: &'a Table, index: usize) -> io::Result<Option<Self>> {
         let bucket = table.map.bucket(index);
-        let now = table.now();
+        let now = system::monotonic();
         let until = now.plus(WRITE_HOLD);
         let taken = table.rights.take(Space::Write, index, &bucket.right, now, until)?;
         let Some(generation) = taken else { return Ok(None) };
@@ -418,21 +441,26 @@ impl<'a> Tenure<'a> {
         if let Some(slot) = free {
             let made = self.table.allocate(slot, 0).and_then(|()| self.table.allocate(slot, 1));
             match made {
-                Ok(()) => return Ok(self.claim_slot(slot, key).then_some(slot)),
+                Ok(()) => {
+                    let flight = self.table.map.slot(slot).flight.load(Acquire);
+                    return Ok(self.claim_slot(slot, flight, key).then_some(slot));
+                }
                 Err(error) => log::debug!("the host table does not grow: {error}"),
             }
         }
         // No place, or no memory: a slot that has its buffers already.
-        let now = self.table.now();
+        let now = system::monotonic();
         let victim = (first..first + WAYS)
-            .filter(|slot| {
-                let words = self.table.map.slot(*slot);
-                let in_flight = RightWord::unpack(words.flight.load(Acquire)).until;
-                words.allocated.load(Acquire) & 3 == 3 && in_flight <= now.as_millis()
+            .filter_map(|slot| {
+                let words = self.table.map.slot(slot);
+                let flight = words.flight.load(Acquire);
+                let in_flight = RightWord::unpack(flight).until;
+                (words.allocated.load(Acquire) & 3 == 3 && in_flight <= now.as_millis())
+                    .then_some((slot, flight))
             })
-            .min_by_key(|slot| self.table.map.slot(*slot).used.load(Relaxed));
+            .min_by_key(|(slot, _)| self.table.map.slot(*slot).used.load(Relaxed));
         match victim {
-            Some(slot) => Ok(self.claim_slot(slot, key).then_some(slot)),
+            Some((slot, flight)) => Ok(self.claim_slot(slot, flight, key).then_some(slot)),
             None => Err(self.full(&ErrorKind::StorageFull.into())),
         }
     }
@@ -448,12 +476,11 @@ impl<'a> Tenure<'a> {
 
     /// Empty the slot and give it to `key`. What is there is looked at first, then the slot is
     /// announced (which fails if we were given up on), then each word changes by compare-and-set
-    /// from what was seen: state and tag first, for a takeover moves those two on.
-    fn claim_slot(&self, slot: usize, key: &Key) -> bool {
+    /// from what was seen. The flight goes first, then state and tag, which a takeover moves on.
+    fn claim_slot(&self, slot: usize, flight: u64, key: &Key) -> bool {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let flight = words.flight.load(Acquire);
         let marks = [
             &words.floor,
             &words.newest,
@@ -468,11 +495,15 @@ impl<'a> Tenure<'a> {
             return false;
         }
         let free = Tag(tagged).then(0);
-        let emptied = words.state.swing(state.0, state.then(None).0)
+        // The flight first: who boards from here on finds it moved, who boarded before stops us.
+        let emptied = words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
+            && words.state.swing(state.0, state.then(None).0)
             && tag.swing(tagged, free.0)
-            && words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
             && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
             && tag.swing(free.0, free.then(Tag::of(key)).0);
+        if emptied {
+            words.used.store((system::monotonic().as_millis() / 1000) as u64, Relaxed);
+        }
         self.retract(slot, 0);
         if emptied && evicts_usable {
             let before = self.table.count(Counter::EvictedUsable, 1);
@@ -492,6 +523,6 @@ impl<'a> Tenure<'a> {
         let mut head = Vec::new();
         let buffer = state.buffer();
         buffer.is_some_and(|buffer| self.table.copy_record(slot, buffer, state, &mut head))
-            && codec::usable_until(&head).is_some_and(|until| self.table.now() < until)
+            && codec::timing(&head).is_some_and(|timing| self.table.now() < timing.usable_until)
     }
 }

@@ -8,6 +8,7 @@ use ext_php_rs::zend::{CatchError, ce, try_catch};
 
 use super::convert::{self, Refused};
 use super::zend;
+use crate::entry::Key;
 use crate::error::redact;
 use crate::token::Answer;
 
@@ -27,10 +28,10 @@ pub enum Called {
 }
 
 /// Calls `callable(array{name: string, version: int})`.
-pub fn call(callable: &Zval, name: &[u8], version: u64) -> Called {
+pub fn call(callable: &Zval, key: &Key, version: u64) -> Called {
     // A bailout is a jump over every frame between the engine and the nearest catch. It is caught
     // here, above the only frames that may be lost: these hold request memory, which PHP frees.
-    let outcome = try_catch(AssertUnwindSafe(|| run(callable, name, version)));
+    let outcome = try_catch(AssertUnwindSafe(|| run(callable, key, version)));
     match outcome {
         Ok(called) => called,
         Err(CatchError::Bailout) => Called::Bailout,
@@ -39,8 +40,8 @@ pub fn call(callable: &Zval, name: &[u8], version: u64) -> Called {
     }
 }
 
-fn run(callable: &Zval, name: &[u8], version: u64) -> Called {
-    let result = match request(name, version) {
+fn run(callable: &Zval, key: &Key, version: u64) -> Called {
+    let result = match request(key.name(), version) {
         Ok(request) => ZendCallable::new(callable).and_then(|call| call.try_call(vec![&request])),
         Err(error) => Err(error),
     };
@@ -50,7 +51,7 @@ fn run(callable: &Zval, name: &[u8], version: u64) -> Called {
     let Ok(value) = result else {
         return Called::Unusable("the callable could not be called".into());
     };
-    match convert::answer(&value) {
+    match convert::answer(&value, key.kind()) {
         Ok(answer) => Called::Answered(answer),
         Err(Refused::Because(sentence)) => {
             Called::Unusable(format!("the callable returned {sentence}"))
@@ -80,6 +81,7 @@ fn thrown() -> Called {
         return Called::Exited;
     }
     let class = exception.get_class_name().unwrap_or_default();
+    let class = class.split('\0').next().unwrap_or_default().to_owned();
     let reason = redact(&match message_of(exception) {
         Some(message) => format!("{class}: {message}"),
         None => class,

@@ -5,6 +5,7 @@ use serde_json::{Map, Number, Value};
 
 use super::string::Str;
 use super::zend;
+use crate::entry::Kind;
 use crate::token::Answer;
 
 /// Deeper than any token response; an array that holds itself by reference ends here.
@@ -26,28 +27,49 @@ impl From<String> for Refused {
 }
 
 /// What a callable returned. May run user code: `getToken()` and `getExpires()`.
-pub fn answer(value: &Zval) -> Result<Answer, Refused> {
+pub fn answer(value: &Zval, kind: Kind) -> Result<Answer, Refused> {
     let value = value.dereference();
     if let Some(text) = Str::in_slot(value) {
         Ok(Answer::Text(text.bytes().to_vec()))
     } else if value.is_array() {
         Ok(Answer::Json(json(value, MAX_DEPTH)?))
     } else if let Some(object) = value.object() {
-        from_object(object)
+        from_object(object, kind)
     } else {
-        Err(Refused::Because(format!(
-            "{}; it must return the token response as an array or JSON string, a token string \
-             with ['ttl' => seconds], or an object with getToken()",
-            zend::type_name(value)
-        )))
+        Err(Refused::Because(format!("{}; {}", zend::type_name(value), wanted(kind))))
     }
 }
 
-/// The token object of league/oauth2-client and its relatives.
-fn from_object(object: &ZendObject) -> Result<Answer, Refused> {
+fn wanted(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Token => {
+            "it must return the token response as an array or JSON string, a token string with \
+             ['ttl' => seconds], or an object with getToken()"
+        }
+        Kind::Sheet => {
+            "it must return a sheet as an array or JSON string: base, rates, and timestamp if known"
+        }
+    }
+}
+
+/// The class as people write it: an anonymous one carries its file behind a NUL.
+fn class_of(object: &ZendObject) -> String {
     let class = object.get_class_name().unwrap_or_default();
-    let token = method(object, "getToken")?
-        .ok_or_else(|| format!("an object of class {class}, which has no method getToken()"))?;
+    class.split('\0').next().unwrap_or_default().to_owned()
+}
+
+/// The token object of league/oauth2-client and its relatives.
+fn from_object(object: &ZendObject, kind: Kind) -> Result<Answer, Refused> {
+    let class = class_of(object);
+    let foreign = || {
+        let hint =
+            if class == "stdClass" { " (json_decode($text, true) makes an array)" } else { "" };
+        format!("an object of class {class}{hint}; {}", wanted(kind))
+    };
+    if kind == Kind::Sheet {
+        return Err(foreign().into());
+    }
+    let token = method(object, "getToken")?.ok_or_else(foreign)?;
     let token = Str::in_slot(token.dereference())
         .ok_or_else(|| format!("a {class} whose getToken() is not a string"))?;
     let token = std::str::from_utf8(token.bytes())

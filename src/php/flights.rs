@@ -121,7 +121,7 @@ impl Flight<'_> {
             return Ok(self.runtime.engine.finish(ticket, Outcome::Abandoned));
         };
         let id = tickets::open(self.runtime, ticket);
-        let called = callable::call(callable, self.key.name(), version);
+        let called = callable::call(callable, self.key, version);
         let Some(ticket) = tickets::take(id) else {
             return Err(self.forked(&called));
         };

@@ -57,6 +57,7 @@ fn read_sheet(answer: Answer, from: Moment, runtime: &Runtime) -> Result<Minted,
     let sheet = match answer {
         Answer::Json(json) => Sheet::from_value(&json, SOURCE)?,
         Answer::Text(text) => Sheet::from_json(&text, SOURCE)?,
+        // Refused by `convert` already.
         Answer::Object { .. } => return Err("the callable returned an object".into()),
     };
     let config = &runtime.config;

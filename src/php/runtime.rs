@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use super::ini::{self, Snapshot};
 use super::{logger, zend};
 use crate::clock::system::ProcessClock;
-use crate::clock::{Moment, WallTime};
+use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
-use crate::entry::{Key, Kind, MintedBy, Version};
+use crate::entry::{Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
-use crate::flight::Engine;
+use crate::flight::{Engine, trusted_until};
 use crate::host::{HostTable, Place, Sizes};
 use crate::leader::Leader;
 use crate::metrics::Counter;
@@ -150,8 +150,11 @@ fn build() -> Result<Runtime, Error> {
     Ok(Runtime { engine, config, host, table, fleet, settings, process: process::generation() })
 }
 
+/// One Redis, as the store that is asked and as the log that is followed.
+type Fleet = (Arc<RedisStore>, Arc<RedisLog>);
+
 /// The authority for many hosts, when there is one; connects at first need.
-fn fleet(config: &Config) -> Result<Option<(Arc<RedisStore>, Arc<RedisLog>)>, Error> {
+fn fleet(config: &Config) -> Result<Option<Fleet>, Error> {
     let Some(dsn) = &config.redis_dsn else { return Ok(None) };
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
@@ -188,6 +191,17 @@ impl Runtime {
 
     pub fn wall(&self) -> WallTime {
         self.host.wall()
+    }
+
+    /// The pure hit: what this host has and may serve without asking, handed to `take`.
+    pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
+        let table = self.table.as_ref().ok()?;
+        let (now, staleness) = (table.now(), self.config.max_staleness);
+        let trusted = |timing: &Timing, confirmed_at| {
+            let confirmed_at = self.fleet.is_some().then_some(confirmed_at);
+            trusted_until(timing, key.kind(), confirmed_at, staleness, now)
+        };
+        table.hit(key, trusted, take)
     }
 
     pub fn watch(&self, key: &Key, version: Version) -> Option<Watch> {
@@ -276,10 +290,12 @@ impl Runtime {
         } else {
             "the host table, for this host only".into()
         };
-        vec![
+        let mut places = vec![
             ("store", store),
             ("host_table", table),
             ("host_table_hashed_from", self.config.identity_parts().join(", ")),
-        ]
+        ];
+        places.extend(self.engine.last_failure().map(|why| ("store_last_failure", why)));
+        places
     }
 }

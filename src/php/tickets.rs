@@ -23,6 +23,12 @@ struct Open {
     process: u64,
 }
 
+impl Open {
+    fn is_ours(&self) -> bool {
+        self.process == process::generation()
+    }
+}
+
 thread_local! {
     static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
     static NEXT: Cell<u64> = const { Cell::new(0) };
@@ -43,7 +49,7 @@ pub fn take(id: u64) -> Option<Ticket> {
     OPEN.with_borrow_mut(|open| {
         let at = open.iter().rposition(|entry| entry.id == id)?;
         let entry = open.remove(at);
-        if entry.process == process::generation() {
+        if entry.is_ours() {
             Some(entry.ticket)
         } else {
             // Its sockets and locks are the parent's.
@@ -64,7 +70,7 @@ pub enum Holder {
 
 pub fn holder(key: &Key) -> Option<Holder> {
     OPEN.with_borrow(|open| {
-        let entry = open.iter().rev().find(|entry| entry.ticket.key == *key)?;
+        let entry = open.iter().rev().find(|entry| entry.is_ours() && entry.ticket.key == *key)?;
         let same = entry.fiber == zend::active_fiber();
         Some(if same { Holder::Caller } else { Holder::OtherFiber })
     })
@@ -73,7 +79,7 @@ pub fn holder(key: &Key) -> Option<Holder> {
 /// The innermost open mint: its name, and until when its caller waits.
 pub fn innermost() -> Option<(Vec<u8>, Moment)> {
     OPEN.with_borrow(|open| {
-        let entry = open.last()?;
+        let entry = open.iter().rev().find(|entry| entry.is_ours())?;
         Some((entry.ticket.key.name().to_vec(), entry.ticket.plan().wait_until))
     })
 }
@@ -81,7 +87,7 @@ pub fn innermost() -> Option<(Vec<u8>, Moment)> {
 /// RSHUTDOWN: give back what no callable will finish any more.
 pub fn abandon_all() {
     for entry in OPEN.with_borrow_mut(std::mem::take) {
-        if entry.process == process::generation() {
+        if entry.is_ours() {
             entry.runtime.engine.finish(entry.ticket, Outcome::Abandoned);
         } else {
             std::mem::forget(entry.runtime);

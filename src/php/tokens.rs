@@ -28,6 +28,17 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let runtime = runtime::current()?;
     let options = Token::parse(call.options, 3, &runtime.config)?;
     let key = key(call.name, options.fingerprint)?;
+    // The same question again may have the same answer, unless it says what the answer must not be.
+    let keepable = options.rejected.is_none() && question.options.is_none_or(Array::is_frozen);
+    if options.rejected.is_none()
+        && let Some((Some(value), watch, until)) = runtime.hit(&key, Str::new)
+    {
+        counters::token_hit();
+        if keepable {
+            memo::remember_token(question, value, watch, until);
+        }
+        return Ok(string(value));
+    }
     let read = |answer: Answer, from: Moment| {
         let token = token::read(answer, &options.read, from, runtime.wall())?;
         runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
@@ -44,11 +55,7 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let flight = Flight { runtime: &runtime, key: &key, callable: call.callable, read: &read };
     let served = flight.run(options.plan(&runtime.config, runtime.now()))?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
-    // The same question again may have the same answer, unless it said what the answer must not be.
-    if options.rejected.is_none()
-        && question.options.is_none_or(Array::is_frozen)
-        && let Some(watch) = runtime.watch(&key, served.entry.version)
-    {
+    if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
         memo::remember_token(question, value, watch, served.trusted_until);
     }
     Ok(string(value))

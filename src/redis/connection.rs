@@ -218,7 +218,12 @@ impl Connector {
             // "unknown command" and its kind quote the arguments.
             let detail = error.detail().unwrap_or_default();
             let detail = detail.split(", with args").next().unwrap_or_default();
-            return StoreError::Refused(format!("Redis at {at}: {code} {detail}"));
+            let sentence = format!("Redis at {at}: {code} {detail}");
+            // Of one key, not of the server.
+            return match code {
+                "WRONGTYPE" | "ERR" => StoreError::Foreign(sentence),
+                _ => StoreError::Refused(sentence),
+            };
         }
         match error.kind() {
             ErrorKind::Io => StoreError::Unreachable(if error.is_timeout() {

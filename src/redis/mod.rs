@@ -118,7 +118,7 @@ fn expiry(span: Duration) -> u64 {
 }
 
 fn not_ours() -> StoreError {
-    StoreError::Refused(
+    StoreError::Foreign(
         "a script answered what it never says: is the prefix used by others?".into(),
     )
 }

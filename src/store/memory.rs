@@ -173,6 +173,7 @@ impl Host for MemoryHost {
             entry,
             confirmed_at: slot.confirmed_at.max(heartbeat),
             newest: slot.newest,
+            floor: slot.floor,
             pending_rejection: slot.pending_rejection,
             authority_failing: state.failing,
         })

@@ -150,6 +150,9 @@ pub enum StoreError {
     /// The store answered and refused (authentication, read-only, out of memory).
     #[error("{0}")]
     Refused(String),
+    /// The store is well, but what it has under this key is not ours.
+    #[error("{0}")]
+    Foreign(String),
     /// The entry does not fit: `bytes` where `limit` is the most.
     #[error("the value has {bytes} bytes and at most {limit} fit")]
     TooLarge { bytes: usize, limit: usize },
@@ -218,6 +221,8 @@ pub struct Known {
     pub confirmed_at: Moment,
     /// The highest version seen, entry or not.
     pub newest: Version,
+    /// Nothing below it is served.
+    pub floor: Version,
     /// A rejection that could not be told to the authority yet.
     pub pending_rejection: Option<Digest>,
     /// The authority did not answer when this host last asked it, about any key.

@@ -166,6 +166,15 @@ fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
                         .into(),
                 );
             }
+            // An error page with a `ttl` must not become everybody's token (RFC 6750, b64token).
+            if text.trim().contains([' ', '<']) {
+                return Err(
+                    "the returned text holds spaces or markup, which no bearer token has: \
+                            return the token alone, and throw an exception when the issuer \
+                            answers with an error"
+                        .into(),
+                );
+            }
             Ok((text, Map::new()))
         }
         Answer::Object { token, expires } => {
@@ -184,6 +193,11 @@ fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
                 return Err(format!("\"{name}\" is {}, expected a string", type_of(other)));
             }
         }
+    }
+    if let Some(name) = ["access_token", "token"].iter().find(|name| fields.contains_key(**name)) {
+        return Err(format!(
+            "\"{name}\" is null; throw an exception when the issuer answers with an error"
+        ));
     }
     Err(format!(
         "the token response has no \"access_token\" or \"token\", only {}; throw an exception \

@@ -116,16 +116,26 @@ fn a_table_of_another_boot_is_replaced() {
 }
 
 #[test]
-fn a_new_table_reclaims_siblings_that_nobody_uses_and_no_others() {
+fn a_new_table_reclaims_what_nobody_can_or_does_use_and_no_other_applications_table() {
+    use std::os::unix::fs::FileExt as _;
     let dir = temp();
     let place = |name| Place::new(dir.path(), &[name]);
+    let make = |name| drop(HostTable::open(place(name), small()).unwrap());
+    let change = |name, change: &dyn Fn(&fs::File)| {
+        change(&fs::OpenOptions::new().write(true).open(place(name).table()).unwrap());
+    };
     let used = HostTable::open(place("used"), small()).unwrap();
-    drop(HostTable::open(place("unused"), small()).unwrap());
+    ["resting", "older layout", "forgotten"].iter().for_each(|name| make(name));
+    change("older layout", &|file| file.write_all_at(&0_u64.to_ne_bytes(), 8).unwrap());
+    change("forgotten", &|file| file.set_modified(std::time::UNIX_EPOCH).unwrap());
+    change("used", &|file| file.set_modified(std::time::UNIX_EPOCH).unwrap());
     let foreign = dir.path().join("sharedstate-test");
     fs::create_dir(&foreign).unwrap();
 
     let _new = HostTable::open(place("new"), small()).unwrap();
-    assert!(!place("unused").folder.exists());
+    assert!(!place("older layout").folder.exists());
+    assert!(!place("forgotten").folder.exists());
+    assert!(place("resting").folder.exists(), "another application's table between two requests");
     assert!(used.path().exists());
     assert!(foreign.exists());
 }

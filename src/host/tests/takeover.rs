@@ -75,13 +75,17 @@ fn a_writer_stopped_in_the_middle_scribbles_in_a_buffer_nobody_uses() {
     assert!(tenure.announce(slot, buffer));
     overrun();
 
-    // Twice, so that with two buffers the lost one would have become current.
-    write(other, &crm, 2);
-    write(other, &crm, 3);
-    for word in stopped.map.buffer(slot, buffer) {
-        word.store(0xdead_dead_dead_dead, Relaxed);
+    let scribble = || {
+        for word in stopped.map.buffer(slot, buffer) {
+            word.store(0xdead_dead_dead_dead, Relaxed);
+        }
+    };
+    // After each write: one of two would have gone into the buffer that is scribbled in.
+    for next in [2, 3] {
+        write(other, &crm, next);
+        scribble();
+        assert_eq!(version(other, &crm), Some(next), "the scribbling reached a current buffer");
     }
-    assert_eq!(version(other, &crm), Some(3), "the scribbling reached a current buffer");
     let swung = stopped.map.slot(slot).state.compare_exchange(
         seen.0,
         seen.then(Some(buffer)).0,
