@@ -24,7 +24,8 @@ namespace {
      *        after which one worker renews. `wait_ms`: longest wait for another worker's mint.
      *        `fingerprint`: what else makes this token this token (scope, audience, account); keys
      *        are sorted, the order of a list counts, 1 is not "1". `rejected`: the token that was
-     *        just refused by the API: it is invalidated first. `keep`: fields of the response to
+     *        just refused by the API: it is invalidated first; refused again too soon (within 1 s,
+     *        2 s, … 60 s) the same token comes back. `keep`: fields of the response to
      *        hand out by `shared_token_info()`. `store_down`: what to do without Redis.
      *
      * @throws \SharedState\MintFailed the callable threw an \Exception (its `previous`), or the fleet backs off

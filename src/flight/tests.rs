@@ -658,6 +658,129 @@ fn while_the_store_does_not_answer_nobody_waits_for_a_confirmation() {
     assert_eq!(fleet.mints, 1);
 }
 
+#[test]
+fn a_superseding_entry_that_has_run_out_is_not_served() {
+    let mut fleet = fleet(1);
+    let mine = fleet.get(0).unwrap();
+    fleet.later(1100);
+    let now = fleet.clock.now();
+    let past = |ms: i64| now.plus_millis(-ms);
+    let ended = Entry {
+        version: mine.entry.version.next(),
+        timing: Timing {
+            minted_at: past(4000),
+            refresh_at: past(3000),
+            usable_until: past(2000),
+            expires_at: past(1000),
+        },
+        unsynced: false,
+        value: b"ended".to_vec(),
+        detail: vec![],
+    };
+    fleet.witness.restore(&key(), &ended, now).unwrap();
+    let served = fleet.get(0).unwrap();
+    assert!(served.entry.servable(Kind::Token, fleet.clock.now()), "{:?}", served.entry);
+}
+
+fn fail(fleet: &mut Fleet, process: &mut Process) {
+    let outcome = Outcome::Failed { reason: "HTTP 500".into() };
+    process.state = State::At(Event::Outcome(outcome));
+    fleet.run(process);
+}
+
+#[test]
+fn a_failed_renewal_serves_nothing_that_ran_out_while_it_failed() {
+    let mut fleet = fleet(1);
+    fleet.get(0).unwrap();
+    fleet.later(LIFETIME as u64 * 8 / 10 - 500);
+    let mut failing = fleet.process(0);
+    fleet.run(&mut failing);
+    fleet.later(20_000);
+    fail(&mut fleet, &mut failing);
+    assert!(matches!(failing.state, State::Done(Err(FlightError::MintFailed { .. }))));
+}
+
+#[test]
+fn a_failed_renewal_serves_nothing_that_was_invalidated_while_it_failed() {
+    let mut fleet = fleet(1);
+    let old = fleet.get(0).unwrap();
+    fleet.later(LIFETIME as u64 * 6 / 10);
+    let mut failing = fleet.process(0);
+    fleet.run(&mut failing);
+    fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())).unwrap();
+    fail(&mut fleet, &mut failing);
+    assert!(matches!(failing.state, State::Done(Err(FlightError::MintFailed { .. }))));
+}
+
+#[test]
+fn an_invalidation_that_only_this_host_knows_of_is_not_undone_by_its_next_claim() {
+    let mut fleet = fleet(1);
+    let old = fleet.get(0).unwrap();
+    fleet.network.set_down(true);
+    assert!(fleet.hosts[0].1.invalidate(&key(), None).is_err());
+    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().entry, None, "marked before it returned");
+    fleet.network.set_down(false);
+    fleet.later(100);
+    assert_ne!(fleet.get(0).unwrap().entry.value, old.entry.value);
+}
+
+#[test]
+fn an_invalidation_that_a_failover_lost_holds_on_the_host_that_knows_of_it() {
+    let mut full = fleet(1);
+    let old = full.get(0).unwrap();
+    assert!(full.hosts[0].1.invalidate(&key(), None).unwrap());
+    let mut fleet = fleet_over(&full); // a replica that had the entry, and not yet the floor
+    fleet.witness.restore(&key(), &old.entry, fleet.clock.now()).unwrap();
+    for _ in 0..5 {
+        assert_ne!(fleet.get(0).unwrap().entry.value, old.entry.value);
+        fleet.later(50);
+    }
+    assert_eq!(fleet.mints, 1);
+}
+
+#[test]
+fn a_fenced_minter_does_not_wait_for_its_own_lease() {
+    let mut fleet = fleet(1);
+    let mut minter = fleet.process(0);
+    fleet.run(&mut minter);
+    fleet.hosts[0].1.invalidate(&key(), None).unwrap();
+    fleet.mint(&mut minter, MINT);
+    let before = fleet.clock.now();
+    fleet.run(&mut minter);
+    assert!(minter.is_minting());
+    assert_eq!(fleet.clock.now(), before);
+}
+
+#[test]
+fn a_kept_rejection_survives_the_sending_of_another() {
+    let mut fleet = fleet(2);
+    let first = fleet.get(0).unwrap();
+    fleet.get(1).unwrap();
+    fleet.network.set_down(true);
+    let plan = rejecting(&fleet, &first);
+    let second = fleet.get_with(0, plan).unwrap();
+    fleet.network.set_down(false);
+    fleet.later(2000);
+    let plan = rejecting(&fleet, &second);
+    assert_ne!(fleet.get_with(0, plan).unwrap().entry.value, first.entry.value);
+    assert_eq!(
+        fleet.hosts[0].0.look(&key()).unwrap().pending_rejection,
+        Some(first.entry.digest())
+    );
+}
+
+#[test]
+fn what_was_written_back_is_no_longer_marked_as_missing_in_the_store() {
+    let mut fleet = fleet(1);
+    fleet.network.set_down(true);
+    fleet.get(0).unwrap();
+    assert!(fleet.hosts[0].0.look(&key()).unwrap().entry.unwrap().unsynced);
+    fleet.network.set_down(false);
+    fleet.later(2500);
+    fleet.get(0).unwrap();
+    assert!(!fleet.hosts[0].0.look(&key()).unwrap().entry.unwrap().unsynced);
+}
+
 /// A small deterministic generator: a failing seed can be run again.
 struct Dice(u64);
 

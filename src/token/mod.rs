@@ -166,14 +166,11 @@ fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
                         .into(),
                 );
             }
-            // An error page with a `ttl` must not become everybody's token (RFC 6750, b64token).
-            if text.trim().contains([' ', '<']) {
-                return Err(
-                    "the returned text holds spaces or markup, which no bearer token has: \
-                            return the token alone, and throw an exception when the issuer \
-                            answers with an error"
-                        .into(),
-                );
+            // An error page with a `ttl` must not become everybody's token.
+            if text.trim_start().starts_with('<') {
+                return Err("the returned text begins like markup, not like a token: throw an \
+                            exception when the issuer answers with an error page"
+                    .into());
             }
             Ok((text, Map::new()))
         }

@@ -166,6 +166,7 @@ fn an_unlinked_table_is_left_at_the_next_flight() {
     }
     put(&one, &key("crm"), 8, 100);
     assert_eq!(version(&two, "crm"), Some(8));
+    assert_eq!(version(&open(dir.path()), "crm"), Some(8), "both stayed with the unlinked file");
 }
 
 /// A tmpfs of so many bytes, unmounted with the test.

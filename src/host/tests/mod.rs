@@ -3,6 +3,7 @@
 
 mod files;
 mod processes;
+mod races;
 mod takeover;
 
 use std::path::Path;

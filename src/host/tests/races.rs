@@ -1,0 +1,182 @@
+//! Races that a review found, run until they would have shown: threads on tables of their own stand
+//! for processes. And the clock, which several rights and entries share.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use super::{HostTable, entry, key, open, put, temp};
+use crate::clock::{Clock as _, system};
+use crate::entry::Version;
+use crate::store::{Boarding, Host as _, Right, Store as _};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Each race showed within a tenth of a second before it was mended.
+const LONG_ENOUGH: Duration = Duration::from_secs(3);
+
+fn board(table: &HostTable, name: &str, hold: Duration) -> Option<Right> {
+    let now = table.now();
+    match table.board(&key(name), now.plus(hold), now) {
+        Ok(Boarding::Mine { right, .. }) => Some(right),
+        _ => None,
+    }
+}
+
+/// Make the key the first to be evicted.
+fn neglect(table: &HostTable, name: &str) {
+    if let Some(slot) = table.table().find(&key(name)) {
+        table.table().map.slot(slot).used.store(0, Relaxed);
+    }
+}
+
+/// `step` over and over, until the time is up.
+fn for_a_while(mut step: impl FnMut(u64)) {
+    let end = system::monotonic().plus(LONG_ENOUGH);
+    let mut turn = 0;
+    while system::monotonic() < end {
+        turn += 1;
+        step(turn);
+    }
+}
+
+#[test]
+fn a_late_thread_of_a_former_owner_cannot_move_the_next_owners_deadline() {
+    let dir = temp();
+    let (first, second) = (open(dir.path()), open(dir.path()));
+    let right = board(&first, "crm", HOUR).unwrap();
+    first.leave(&key("crm"), &right);
+    board(&second, "crm", HOUR).unwrap();
+    assert!(!first.extend(&key("crm"), &right, first.now()));
+}
+
+#[test]
+fn a_wall_clock_that_steps_gives_no_running_flight_away() {
+    for seconds in [10, 26 * 365 * 86_400] {
+        let dir = temp();
+        let (owner, other) = (open(dir.path()), open(dir.path()));
+        board(&owner, "crm", Duration::from_secs(4)).unwrap();
+        owner.table().header().timeline.fetch_add(seconds, SeqCst); // as `observe` does
+        assert!(board(&other, "crm", HOUR).is_none());
+        std::thread::sleep(Duration::from_millis(40)); // past the grace
+        assert!(board(&other, "crm", HOUR).is_none(), "{seconds} s: two owners, both running");
+    }
+}
+
+#[test]
+fn time_does_not_run_backwards_when_the_table_is_replaced() {
+    let dir = temp();
+    let table = open(dir.path());
+    table.table().header().timeline.fetch_add(3600, SeqCst); // the machine slept for an hour
+    let before = table.now();
+    std::fs::remove_dir_all(table.path().parent().unwrap()).unwrap();
+    board(&table, "crm", HOUR).unwrap();
+    assert!(table.now() >= before);
+}
+
+#[test]
+fn the_newest_key_is_not_the_next_to_go() {
+    let dir = temp();
+    let table = open(dir.path());
+    for n in 0..64 {
+        put(&table, &key(&format!("old {n}")), n + 1, 100);
+        neglect(&table, &format!("old {n}"));
+    }
+    put(&table, &key("new 1"), 100, 100);
+    put(&table, &key("new 2"), 101, 100);
+    assert!(table.look(&key("new 1")).is_some_and(|known| known.entry.is_some()));
+}
+
+#[test]
+fn an_invalidated_entry_is_not_served_while_its_slot_is_evicted() {
+    let dir = temp();
+    let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
+    let (floor, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for table in &tables[..2] {
+            let (floor, done) = (&floor, &done);
+            scope.spawn(move || {
+                while !done.load(Relaxed) {
+                    let least = floor.load(SeqCst);
+                    let found = table.look(&key("crm")).and_then(|known| known.entry);
+                    assert!(found.is_none_or(|entry| entry.version.0 >= least), "below its floor");
+                }
+            });
+        }
+        for_a_while(|turn| {
+            let (table, version) = (&tables[2], turn * 10);
+            put(table, &key("crm"), version, 1200);
+            table.raise_floor(&key("crm"), Version(version + 1));
+            floor.store(version + 1, SeqCst);
+            neglect(table, "crm");
+            put(table, &key(&format!("crowd {}", turn % 300)), version, 100);
+        });
+        done.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn a_key_in_flight_keeps_its_slot_however_many_others_come() {
+    let dir = temp();
+    let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
+    let (owners, done) = (AtomicI64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for table in &tables[..2] {
+            let (owners, done) = (&owners, &done);
+            scope.spawn(move || {
+                while !done.load(Relaxed) {
+                    if let Some(right) = board(table, "crm", Duration::from_secs(60)) {
+                        assert_eq!(owners.fetch_add(1, SeqCst), 0, "two owners of one flight");
+                        std::thread::sleep(Duration::from_millis(3));
+                        owners.fetch_sub(1, SeqCst);
+                        table.leave(&key("crm"), &right);
+                    }
+                }
+            });
+        }
+        for_a_while(|turn| {
+            let (table, name) = (&tables[2], key(&format!("crowd {}", turn % 1000)));
+            neglect(table, "crm");
+            let _ = table.restore(&name, &entry(&name, turn, 100, table.now()), table.now());
+        });
+        done.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn a_floor_hides_the_entry_and_ends_what_is_remembered_of_it() {
+    let dir = temp();
+    let table = open(dir.path());
+    put(&table, &key("crm"), 5, 100);
+    let watch = table.watch(&key("crm"), Version(5)).unwrap();
+    assert!(watch.holds());
+    table.raise_floor(&key("crm"), Version(6));
+    assert!(!watch.holds());
+    assert_eq!(table.look(&key("crm")).unwrap().entry, None);
+}
+
+#[test]
+fn a_confirmation_vouches_for_no_other_record() {
+    let dir = temp();
+    let table = open(dir.path());
+    put(&table, &key("crm"), 5, 100);
+    table.confirm(&key("crm"), Version(5), table.now());
+    assert!(table.look(&key("crm")).unwrap().confirmed_at.as_millis() > 0);
+    put(&table, &key("crm"), 6, 100);
+    assert_eq!(table.look(&key("crm")).unwrap().confirmed_at.as_millis(), 0);
+}
+
+#[test]
+fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask() {
+    let dir = temp();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    for _ in 0..3 {
+        assert!(one.authority_allowed(one.now()));
+        one.authority_answered(false, one.now());
+    }
+    assert!(!one.authority_allowed(one.now()) && !other.authority_allowed(other.now()));
+    let later = one.now().plus(Duration::from_secs(10));
+    assert!(one.authority_allowed(later));
+    assert!(!other.authority_allowed(later), "two probers");
+    assert!(other.authority_answered(true, later), "news");
+    assert!(one.authority_allowed(later) && other.authority_allowed(later));
+}
