@@ -5,6 +5,7 @@
 //! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, and
 //! [`HostTable`] is the store and the host that a flight sees.
 
+mod breaker;
 mod codec;
 mod file;
 mod layout;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use self::breaker::Breaker;
 pub use self::file::Place;
 pub use self::layout::Sizes;
 use self::layout::{Slot, State, Tag};
@@ -38,7 +40,7 @@ use crate::metrics::Counter;
 use crate::store::record::{Context, Record};
 use crate::store::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
-    Right, Secret, Store, StoreError, backoff, jittered,
+    Right, Secret, Store, StoreError,
 };
 
 /// How often a process looks whether its table still has a name and the clocks still agree.
@@ -531,46 +533,8 @@ impl Host for HostTable {
             return seen != 0 && word.swing(seen, 0);
         }
         table.count(Counter::StoreErrors, 1);
-        let breaker = Breaker::unpack(seen);
-        let failures = breaker.failures.saturating_add(1);
-        let pause = match u64::from(failures).checked_sub(u64::from(Breaker::TOLERATED)) {
-            None => Duration::ZERO,
-            Some(over) => {
-                table.count(Counter::BreakerOpened, u64::from(over == 0));
-                jittered(backoff(Breaker::BASE, over + 1).min(Breaker::LONGEST))
-            }
-        };
-        word.swing(seen, Breaker { failures, ..breaker }.opened(now, pause).pack()) && seen == 0
-    }
-}
-
-/// When the whole host stops asking an authority that does not answer.
-#[derive(Clone, Copy)]
-struct Breaker {
-    failures: u16,
-    until: Moment,
-}
-
-impl Breaker {
-    /// One lost connection is no outage.
-    const TOLERATED: u16 = 3;
-    const BASE: Duration = Duration::from_millis(250);
-    const LONGEST: Duration = Duration::from_secs(5);
-    /// A prober that has not reported after this is dead or stopped.
-    const PROBE: Duration = Duration::from_secs(1);
-
-    fn unpack(word: u64) -> Self {
-        Self {
-            failures: (word >> 48) as u16,
-            until: Moment::from_millis((word & ((1 << 48) - 1)) as i64),
-        }
-    }
-
-    fn pack(self) -> u64 {
-        u64::from(self.failures) << 48 | (self.until.as_millis().max(0) as u64 & ((1 << 48) - 1))
-    }
-
-    fn opened(self, now: Moment, pause: Duration) -> Self {
-        Self { until: now.plus(pause), ..self }
+        let (next, opened) = Breaker::unpack(seen).failed(now);
+        table.count(Counter::BreakerOpened, u64::from(opened));
+        word.swing(seen, next.pack()) && seen == 0
     }
 }

@@ -152,3 +152,49 @@ impl Rights {
 fn swing(word: &AtomicU64, from: u64, to: RightWord) -> bool {
     word.compare_exchange(from, to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: usize = 7;
+
+    fn two() -> (tempfile::TempDir, Rights, Rights) {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let options = File::options().read(true).write(true).create(true).to_owned();
+            Rights::new(options.open(dir.path().join("locks")).unwrap()).unwrap()
+        };
+        let (one, other) = (open(), open());
+        (dir, one, other)
+    }
+
+    fn take(rights: &Rights, word: &AtomicU64, now: i64, until: i64) -> Option<u32> {
+        let at = Moment::from_millis;
+        rights.take(Space::Write, PLACE, word, at(now), at(until)).unwrap()
+    }
+
+    #[test]
+    fn a_holder_that_has_only_just_locked_is_warned_and_not_given_up_on() {
+        let (_dir, one, other) = two();
+        let word = AtomicU64::new(0);
+        assert!(one.lock(Space::Write.byte(PLACE, 0)).unwrap(), "locked, deadline not yet written");
+        assert_eq!(take(&other, &word, 1000, 2000), None);
+        assert_eq!(take(&other, &word, 1000 + GRACE_MS - 1, 2000), None);
+        assert_eq!(RightWord::unpack(word.load(Ordering::Relaxed)).generation, 0);
+        assert_eq!(take(&other, &word, 1000 + GRACE_MS, 2000), Some(1), "and then it is");
+    }
+
+    #[test]
+    fn a_holder_that_renews_after_a_warning_is_warned_anew_before_it_is_given_up_on() {
+        let (_dir, one, other) = two();
+        let word = AtomicU64::new(0);
+        assert_eq!(take(&one, &word, 0, 100), Some(0));
+        assert_eq!(take(&other, &word, 100, 900), None);
+        assert!(Rights::extend(&word, 0, Moment::from_millis(500)));
+        assert_eq!(take(&other, &word, 500, 900), None);
+        assert!(Rights::is_ours(&word, 0));
+        assert_eq!(take(&other, &word, 500 + GRACE_MS, 900), Some(1));
+        assert!(!Rights::extend(&word, 0, Moment::from_millis(9000)), "the former one learns it");
+    }
+}

@@ -44,7 +44,8 @@ impl Log for Logger {
         }
         let level = record.level().as_str().to_ascii_lowercase();
         let line = format!("sharedstate: {level}: {}", record.args());
-        let file = FILE.lock().clone();
+        // Never waits: in a child forked while another thread logged, the lock is held for ever.
+        let file = FILE.try_lock().and_then(|file| file.clone());
         match file {
             Some(file) if append(&file, &line).is_ok() => {}
             _ if PHP_THREAD.get() => write(&line),
@@ -78,7 +79,7 @@ fn write(line: &str) {
 }
 
 fn later(line: String) {
-    let mut lines = LATER.lock();
+    let Some(mut lines) = LATER.try_lock() else { return };
     if lines.len() >= KEPT {
         lines.pop_front();
     }
@@ -109,8 +110,8 @@ pub fn configure(config: &Config) {
 
 /// RSHUTDOWN: what other threads had to say.
 pub fn flush() {
-    let lines = std::mem::take(&mut *LATER.lock());
-    for line in lines {
+    let lines = LATER.try_lock().map(|mut lines| std::mem::take(&mut *lines));
+    for line in lines.unwrap_or_default() {
         write(&line);
     }
 }
