@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::entry::{Entry, Key, Version};
 use crate::metrics::Counter;
 use crate::store::log::{Change, ChangeLog, Followed, Position};
-use crate::store::{Asked, Committed, Host, Reply, Store, StoreError};
+use crate::store::{Asked, Committed, Host, Reply, Right, Store, StoreError};
 
 /// Keys compared in one pipeline.
 const BATCH: usize = 256;
@@ -32,7 +32,7 @@ pub struct Leader {
     log: Arc<dyn ChangeLog>,
     max_staleness: Duration,
     /// The term of our leadership.
-    term: Option<u32>,
+    term: Option<Right>,
     /// Where we are in the log; `None` after a gap.
     position: Option<Position>,
     /// Resident keys still to be compared in this round.
@@ -83,7 +83,7 @@ impl Leader {
     /// Give the leadership back, so that the next one need not wait.
     pub fn resign(&mut self) {
         if let Some(term) = self.term.take() {
-            self.host.stop_leading(term);
+            self.host.stop_leading(&term);
         }
     }
 
@@ -91,7 +91,7 @@ impl Leader {
         let now = self.host.now();
         // A leader that is stopped is given up on when its heartbeat is too old to be trusted.
         let until = now.plus(self.max_staleness * 2);
-        if let Some(term) = self.term
+        if let Some(term) = &self.term
             && self.host.keep_leading(term, until)
         {
             return true;

@@ -487,22 +487,27 @@ impl Host for HostTable {
         table.header().heartbeat.fetch_max(at.as_millis().max(0) as u64, AcqRel);
     }
 
-    fn lead(&self, now: Moment, until: Moment) -> Option<u32> {
-        let table = self.table();
+    fn lead(&self, now: Moment, until: Moment) -> Option<Right> {
+        let (table, serial) = self.current();
         let alive = system::monotonic();
         let until = alive.plus(now.until(until));
-        table.rights.take(Space::Lead, 0, &table.header().leader, alive, until).ok().flatten()
+        let taken = table.rights.take(Space::Lead, 0, &table.header().leader, alive, until);
+        let generation = taken.ok().flatten()?;
+        Some(Right { place: u64::from(serial) << 32, generation })
     }
 
-    fn keep_leading(&self, term: u32, until: Moment) -> bool {
-        let table = self.table();
-        let until = system::monotonic().plus(table.now().until(until));
-        Rights::extend(&table.header().leader, term, until)
+    fn keep_leading(&self, term: &Right, until: Moment) -> bool {
+        // What was heard of was marked in the former table; a new one must be caught up with.
+        self.held(term).is_some_and(|(table, _)| {
+            let until = system::monotonic().plus(table.now().until(until));
+            Rights::extend(&table.header().leader, term.generation, until)
+        })
     }
 
-    fn stop_leading(&self, term: u32) {
-        let table = self.table();
-        table.rights.give_back(Space::Lead, 0, &table.header().leader, term);
+    fn stop_leading(&self, term: &Right) {
+        if let Some((table, _)) = self.held(term) {
+            table.rights.give_back(Space::Lead, 0, &table.header().leader, term.generation);
+        }
     }
 
     fn count(&self, counter: Counter, times: u64) {

@@ -280,15 +280,15 @@ impl Host for MemoryHost {
     }
 
     /// One process: it leads itself.
-    fn lead(&self, _now: Moment, _until: Moment) -> Option<u32> {
-        Some(0)
+    fn lead(&self, _now: Moment, _until: Moment) -> Option<Right> {
+        Some(Right { place: 0, generation: 0 })
     }
 
-    fn keep_leading(&self, _term: u32, _until: Moment) -> bool {
+    fn keep_leading(&self, _term: &Right, _until: Moment) -> bool {
         true
     }
 
-    fn stop_leading(&self, _term: u32) {}
+    fn stop_leading(&self, _term: &Right) {}
 
     fn count(&self, counter: Counter, times: u64) {
         self.counters[counter as usize].fetch_add(times, Relaxed);

@@ -309,12 +309,12 @@ pub trait Host: Store + Clock {
 
     /// Become the one process that follows the change log; `None` while another does. Until then
     /// a leader that does not say otherwise keeps it.
-    fn lead(&self, now: Moment, until: Moment) -> Option<u32>;
+    fn lead(&self, now: Moment, until: Moment) -> Option<Right>;
 
-    /// `false`: somebody else leads by now.
-    fn keep_leading(&self, term: u32, until: Moment) -> bool;
+    /// `false`: somebody else leads by now, or the memory that was led is no longer the host's.
+    fn keep_leading(&self, term: &Right, until: Moment) -> bool;
 
-    fn stop_leading(&self, term: u32);
+    fn stop_leading(&self, term: &Right);
 
     fn count(&self, counter: Counter, times: u64);
 

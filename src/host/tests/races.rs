@@ -180,3 +180,20 @@ fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask
     assert!(other.authority_answered(true, later), "news");
     assert!(one.authority_allowed(later) && other.authority_allowed(later));
 }
+
+#[test]
+fn one_process_leads_and_a_replaced_table_must_be_led_anew() {
+    let dir = temp();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    let far = one.now().plus(HOUR);
+    let term = one.lead(one.now(), far).unwrap();
+    assert!(other.lead(other.now(), far).is_none());
+    assert!(one.keep_leading(&term, far));
+    std::fs::remove_dir_all(one.path().parent().unwrap()).unwrap();
+    board(&one, "crm", HOUR).unwrap(); // notices
+    assert!(
+        !one.keep_leading(&term, far),
+        "changes it heard of are marked in a table nobody reads"
+    );
+    assert!(one.lead(one.now(), far).is_some());
+}
