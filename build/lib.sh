@@ -74,10 +74,11 @@ need_rust() {
         die "Rust $found is too old: version $RUST_NEEDED or newer is needed (rustup update stable)."
 }
 
-# What compiling the extension takes besides PHP and Rust. Any libclang will do.
+# What compiling the extension takes besides PHP and Rust. Any libclang will do; libclang-cpp, which
+# other packages bring, is another library.
 need_compiler() {
     need_command cc gcc libc6-dev
-    ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || need_packages libclang-dev
+    ls /usr/lib/llvm-*/lib/libclang[.-][0-9s]* >/dev/null 2>&1 || need_packages libclang-dev
 }
 
 # Said before anything is installed: this is the one thing that we do not install ourselves.
