@@ -22,6 +22,44 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Which server is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    Single(Endpoint),
+    /// The one that most sentinels call the master of this name.
+    Sentinel {
+        sentinels: Vec<Endpoint>,
+        master: String,
+    },
+    /// The node that holds the slot of the prefix; any seed knows which.
+    Cluster {
+        seeds: Vec<Endpoint>,
+    },
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(endpoint) => endpoint.fmt(f),
+            Self::Sentinel { sentinels, master } => write!(f, "{master} of {}", list(sentinels)),
+            Self::Cluster { seeds } => write!(f, "cluster {}", list(seeds)),
+        }
+    }
+}
+
+fn list(endpoints: &[Endpoint]) -> String {
+    endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// How a server proves who it is, and we to it: PEM files, read again at every connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `None`: the authorities that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// Certificate chain and key of this client.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// Shown as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
@@ -69,7 +107,9 @@ impl fmt::Display for Prefix {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
-    pub endpoint: Endpoint,
+    pub topology: Topology,
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
     pub database: u32,
     pub username: Option<String>,
     pub password: Option<Password>,
@@ -85,12 +125,21 @@ pub struct RedisConfig {
     pub pool_idle: Duration,
 }
 
-const EXPECTED: &str = "expected redis://host:port/db or redis+unix:///path?db=N";
+const EXPECTED: &str = "expected redis://host:port/db, rediss:// for TLS, redis+unix:///path?db=N, \
+    redis+sentinel://host1,host2/master/db or redis+cluster://host1,host2";
+
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
 impl RedisConfig {
-    /// `redis://[user[:password]@]host[:port][/db]`, `redis+unix://[user[:password]@]/path[?db=N]`,
-    /// or `unix://` for the latter; credentials and path are percent-decoded, the rest has
-    /// defaults. An error never repeats the DSN, which may hold a password.
+    /// - `redis://[user[:password]@]host[:port][/db]`
+    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/master[/db]`
+    /// - `redis+cluster://[user[:password]@]host[:port][,host[:port]…]`
+    /// - each of these with TLS: `rediss://`, `rediss+sentinel://`, `rediss+cluster://`
+    /// - `redis+unix://[user[:password]@]/path[?db=N]`, or `unix://`
+    ///
+    /// Credentials, path and master are percent-decoded, the rest has defaults. An error never
+    /// repeats the DSN, which may hold a password.
     pub fn parse(dsn: &str) -> Result<Self, String> {
         let (scheme, rest) =
             dsn.split_once("://").ok_or_else(|| format!("no scheme: {EXPECTED}"))?;
@@ -100,25 +149,37 @@ impl RedisConfig {
             None => (rest, ""),
         };
         let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (endpoint, database) = match scheme {
-            "redis" => (tcp(address)?, database(path.trim_start_matches('/'))?),
-            "redis+unix" | "unix" => (unix(address, path)?, 0),
-            "rediss" | "redis+sentinel" | "redis+cluster" => {
-                return Err(format!("{scheme}:// is not supported by this release: {EXPECTED}"));
+        let tls = scheme.starts_with("rediss").then(Tls::default);
+        let (topology, number) = match scheme {
+            "redis" | "rediss" => {
+                (Topology::Single(tcp(address, REDIS_PORT)?), path.trim_start_matches('/'))
+            }
+            "redis+unix" | "unix" => (Topology::Single(unix(address, path)?), ""),
+            "redis+sentinel" | "rediss+sentinel" => {
+                let (master, number) = named_master(path)?;
+                (Topology::Sentinel { sentinels: all(address, SENTINEL_PORT)?, master }, number)
+            }
+            "redis+cluster" | "rediss+cluster" => {
+                (Topology::Cluster { seeds: all(address, REDIS_PORT)? }, path.trim_matches('/'))
             }
             _ => return Err(format!("unknown scheme: {EXPECTED}")),
         };
-        let database = match query.split_once('=') {
-            Some(("db", number)) => self::database(number)?,
-            _ if query.is_empty() => database,
+        let number = match query.split_once('=') {
+            Some(("db", number)) => number,
+            _ if query.is_empty() => number,
             _ => return Err(format!("unknown parameter after '?': {EXPECTED}")),
         };
+        let database = database(number)?;
+        if database != 0 && matches!(topology, Topology::Cluster { .. }) {
+            return Err(format!("a Cluster has no database but 0: {EXPECTED}"));
+        }
         let (username, password) = match credentials.split_once(':') {
             Some((user, password)) => (user, Some(Password(decoded(password)?))),
             None => (credentials, None),
         };
         Ok(Self {
-            endpoint,
+            topology,
+            tls,
             database,
             username: Some(decoded(username)?).filter(|user| !user.is_empty()),
             password,
@@ -132,7 +193,21 @@ impl RedisConfig {
     }
 }
 
-fn tcp(address: &str) -> Result<Endpoint, String> {
+fn all(addresses: &str, port: u16) -> Result<Vec<Endpoint>, String> {
+    addresses.split(',').map(|address| tcp(address, port)).collect()
+}
+
+/// The name, and the database behind it.
+fn named_master(path: &str) -> Result<(String, &str), String> {
+    let path = path.trim_start_matches('/');
+    let (name, number) = path.split_once('/').unwrap_or((path, ""));
+    match name {
+        "" => Err(format!("no name of a master: {EXPECTED}")),
+        _ => Ok((decoded(name)?, number)),
+    }
+}
+
+fn tcp(address: &str, default_port: u16) -> Result<Endpoint, String> {
     let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host, port.strip_prefix(':')),
         None => match address.split_once(':') {
@@ -145,7 +220,7 @@ fn tcp(address: &str) -> Result<Endpoint, String> {
     }
     let port = match port {
         Some(port) => port.parse().map_err(|_| format!("the port is not a number: {EXPECTED}"))?,
-        None => 6379,
+        None => default_port,
     };
     Ok(Endpoint::Tcp { host: host.into(), port })
 }
@@ -177,13 +252,17 @@ mod tests {
         Endpoint::Tcp { host: host.into(), port }
     }
 
+    fn single(host: &str, port: u16) -> Topology {
+        Topology::Single(tcp(host, port))
+    }
+
     #[test]
     fn a_dsn_says_where_and_as_whom() {
         let parse = |dsn| RedisConfig::parse(dsn).unwrap();
-        assert_eq!(parse("redis://cache").endpoint, tcp("cache", 6379));
-        assert_eq!(parse("redis://[::1]:7000/").endpoint, tcp("::1", 7000));
+        assert_eq!(parse("redis://cache").topology, single("cache", 6379));
+        assert_eq!(parse("redis://[::1]:7000/").topology, single("::1", 7000));
         let full = parse("redis://a%40b:p%3Aw%2F@10.0.0.1:7000/3");
-        assert_eq!(full.endpoint, tcp("10.0.0.1", 7000));
+        assert_eq!(full.topology, single("10.0.0.1", 7000));
         assert_eq!(full.database, 3);
         assert_eq!(full.username.as_deref(), Some("a@b"));
         assert_eq!(full.password, Some(Password::new("p:w/")));
@@ -191,21 +270,31 @@ mod tests {
         assert_eq!(parse("redis://cache?db=4").database, 4);
         for dsn in ["redis+unix:///run/redis.sock?db=2", "unix://:pw@/run/redis.sock?db=2"] {
             let unix = parse(dsn);
-            assert_eq!(unix.endpoint, Endpoint::Unix { path: "/run/redis.sock".into() });
+            let path = "/run/redis.sock".into();
+            assert_eq!(unix.topology, Topology::Single(Endpoint::Unix { path }));
             assert_eq!(unix.database, 2);
         }
     }
 
     #[test]
-    fn what_is_not_supported_is_said_with_what_is() {
-        for scheme in ["rediss", "redis+sentinel", "redis+cluster"] {
-            assert_eq!(
-                RedisConfig::parse(&format!("{scheme}://host")).unwrap_err(),
-                format!(
-                    "{scheme}:// is not supported by this release: expected redis://host:port/db \
-                     or redis+unix:///path?db=N"
-                )
-            );
+    fn a_dsn_names_sentinels_and_seeds() {
+        let sentinel = RedisConfig::parse("redis+sentinel://u:p@a,b:7,[::1]/my%20shop/3").unwrap();
+        let sentinels = vec![tcp("a", 26379), tcp("b", 7), tcp("::1", 26379)];
+        let master = "my shop".into();
+        assert_eq!(sentinel.topology, Topology::Sentinel { sentinels, master });
+        assert_eq!((sentinel.database, sentinel.username.as_deref()), (3, Some("u")));
+        let cluster = RedisConfig::parse("redis+cluster://a,b:7").unwrap();
+        let seeds = vec![tcp("a", 6379), tcp("b", 7)];
+        assert_eq!(cluster.topology, Topology::Cluster { seeds });
+    }
+
+    #[test]
+    fn a_second_s_asks_for_tls() {
+        for (scheme, tls) in [("redis", false), ("rediss", true)] {
+            for rest in ["://h", "+sentinel://h/m", "+cluster://h"] {
+                let config = RedisConfig::parse(&format!("{scheme}{rest}")).unwrap();
+                assert_eq!(config.tls.is_some(), tls, "{scheme}{rest}");
+            }
         }
     }
 
@@ -220,6 +309,10 @@ mod tests {
             "redis://:s3cret%ff@host",
             "redis+unix://:s3cret@relative",
             "http://:s3cret@host",
+            "rediss+unix://:s3cret@/path",
+            "redis+sentinel://:s3cret@host",
+            "redis+sentinel://:s3cret@host,/master",
+            "redis+cluster://:s3cret@host/1",
         ] {
             let error = RedisConfig::parse(dsn).unwrap_err();
             assert!(!error.contains("s3cret") && error.contains("expected"), "{dsn}: {error}");

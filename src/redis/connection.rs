@@ -13,7 +13,7 @@ use std::thread;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
-use super::config::{Endpoint, RedisConfig};
+use super::config::{Endpoint, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
 use crate::clock::{Moment, system};
 use crate::store::StoreError;
@@ -111,7 +111,13 @@ impl Connector {
     }
 
     fn connect(&self, deadline: Moment) -> Result<Socket, StoreError> {
-        let addresses = match &self.config.endpoint {
+        if self.config.tls.is_some() {
+            return Err(StoreError::Refused("TLS: not in this release".into()));
+        }
+        let Topology::Single(endpoint) = &self.config.topology else {
+            return Err(StoreError::Refused("Sentinel and Cluster: not in this release".into()));
+        };
+        let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
             Endpoint::Tcp { host, port } => self.resolve(host, *port, deadline),
         };
@@ -208,12 +214,12 @@ impl Connector {
             io::ErrorKind::TimedOut if error.get_ref().is_none() => "no answer in time".into(),
             _ => error.to_string(),
         };
-        StoreError::Unreachable(format!("Redis at {}: {what}", self.config.endpoint))
+        StoreError::Unreachable(format!("Redis at {}: {what}", self.config.topology))
     }
 
     /// An error of the codec as one of the store's, without anything a request or a reply carried.
     pub fn explain(&self, error: &RedisError) -> StoreError {
-        let at = &self.config.endpoint;
+        let at = &self.config.topology;
         if let Some(code) = error.code() {
             // "unknown command" and its kind quote the arguments.
             let detail = error.detail().unwrap_or_default();

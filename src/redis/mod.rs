@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
 
-pub use config::{Endpoint, Password, Prefix, RedisConfig};
+pub use config::{Endpoint, Password, Prefix, RedisConfig, Tls, Topology};
 
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
