@@ -101,6 +101,32 @@ build_extension() {
     export SHAREDSTATE_SO
 }
 
+# The oldest commit whose extension must get along with this one on one Redis and one host.
+PREVIOUS=9e1fb3298cc68a7011e9d7975ea6df890363e602
+
+# build_previous: sets SHAREDSTATE_PREVIOUS_SO to the extension as that commit builds it, made once. Says so
+# and leaves it empty where the history is not at hand (a source archive, a shallow clone).
+build_previous() {
+    local folder=$TARGET/previous
+    SHAREDSTATE_PREVIOUS_SO=
+    if ! git -C "$ROOT" cat-file -e "$PREVIOUS^{commit}" 2>/dev/null; then
+        say "no history here: the tests of a deployment from an earlier version are not run"
+    else
+        if [ ! -f "$folder/$PREVIOUS.so" ]; then
+            say "building the extension as of ${PREVIOUS:0:7} (once)"
+            rm -rf "$folder"
+            mkdir -p "$folder/source"
+            git -C "$ROOT" archive "$PREVIOUS" | tar -x -C "$folder/source"
+            (cd "$folder/source" && CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+                cargo build --quiet --release --features php --target-dir "$folder/target" >&2)
+            mv "$folder/target/release/libsharedstate.so" "$folder/$PREVIOUS.so"
+            rm -rf "$folder/source" "$folder/target"
+        fi
+        SHAREDSTATE_PREVIOUS_SO=$folder/$PREVIOUS.so
+    fi
+    export SHAREDSTATE_PREVIOUS_SO
+}
+
 # --- One temp folder, and processes that end with the script ------------------------------------
 
 TEMP=

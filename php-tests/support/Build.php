@@ -12,6 +12,12 @@ final class Build
         return getenv('SHAREDSTATE_SO') ?: dirname(__DIR__, 2) . '/target/release/libsharedstate.so';
     }
 
+    /** The extension as it was at an earlier commit, for tests of a deployment; null where there is no history. */
+    public static function previous(): ?string
+    {
+        return getenv('SHAREDSTATE_PREVIOUS_SO') ?: null;
+    }
+
     public static function php(): string
     {
         return getenv('PHP') ?: PHP_BINARY;

@@ -15,6 +15,7 @@ final class Fpm
      * @param array<string, array<string, string|int>> $pools name => lines of the pool's section
      * @param array<string, string|int> $ini for the whole master (-d)
      * @param list<string> $zendExtensions such as opcache
+     * @param ?string $extension another build of the extension than the one under test
      */
     public function __construct(
         private readonly string $folder,
@@ -22,6 +23,7 @@ final class Fpm
         private readonly array $pools,
         private readonly array $ini = [],
         private readonly array $zendExtensions = [],
+        private readonly ?string $extension = null,
     ) {
         $this->start();
     }
@@ -46,7 +48,7 @@ final class Fpm
         foreach ($this->zendExtensions as $extension) {
             array_push($command, '-d', "zend_extension=$extension");
         }
-        array_push($command, '-d', 'extension=' . Build::extension());
+        array_push($command, '-d', 'extension=' . ($this->extension ?? Build::extension()));
         foreach ($this->ini as $key => $value) {
             array_push($command, '-d', "$key=\"$value\"");
         }
