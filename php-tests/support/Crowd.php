@@ -67,8 +67,12 @@ final class Crowd
     public function run(float $seconds): void
     {
         $deadline = microtime(true) + $seconds;
-        while ($this->open !== [] && ($left = $deadline - microtime(true)) > 0) {
-            $this->turn($left);
+        while ($this->open !== []) {
+            $left = $deadline - microtime(true);
+            $this->turn(max($left, 0.0));
+            if ($left <= 0) {
+                return;
+            }
         }
     }
 
@@ -103,7 +107,7 @@ final class Crowd
      * Constant load: so many clients, each with one request at a time and a pause after it.
      *
      * @param callable(int): void $request called with the client's number; calls send() once
-     * @param callable(float): void|null $meanwhile called all the time with the seconds since the start
+     * @param callable(float): mixed|null $meanwhile called all the time with the seconds since the start; false ends the load
      * @return list<Response>
      */
     public function load(int $clients, float $seconds, float $pause, callable $request, ?callable $meanwhile = null): array
@@ -120,8 +124,8 @@ final class Crowd
                     unset($due[$number]);
                 }
             }
-            if ($meanwhile !== null) {
-                $meanwhile($elapsed);
+            if ($meanwhile !== null && $meanwhile($elapsed) === false) {
+                break;
             }
             $this->open === [] ? usleep(1_000) : $this->turn(0.005);
             foreach ($this->take() as $id => $response) {

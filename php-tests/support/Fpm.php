@@ -16,6 +16,7 @@ final class Fpm
      * @param array<string, string|int> $ini for the whole master (-d)
      * @param list<string> $zendExtensions such as opcache
      * @param ?string $extension another build of the extension than the one under test
+     * @param array<string, string> $environment on top of ours
      */
     public function __construct(
         private readonly string $folder,
@@ -24,6 +25,7 @@ final class Fpm
         private readonly array $ini = [],
         private readonly array $zendExtensions = [],
         private readonly ?string $extension = null,
+        private readonly array $environment = [],
     ) {
         $this->start();
     }
@@ -52,7 +54,7 @@ final class Fpm
         foreach ($this->ini as $key => $value) {
             array_push($command, '-d', "$key=\"$value\"");
         }
-        $this->process = Process::start($command, $this->log());
+        $this->process = Process::start($command, $this->log(), $this->environment + getenv());
         $deadline = microtime(true) + 10;
         // "ready to handle connections" comes when the workers of a static pool have been forked.
         while (substr_count((string) @file_get_contents($this->log()), 'ready to handle connections') === 0) {
@@ -82,6 +84,13 @@ final class Fpm
     public function signal(int $signal): void
     {
         $this->process->signal($signal);
+    }
+
+    /** @return list<int> the workers' process ids */
+    public function workers(): array
+    {
+        $children = (string) @file_get_contents("/proc/{$this->process->pid}/task/{$this->process->pid}/children");
+        return array_map('intval', preg_split('/\s+/', $children, -1, PREG_SPLIT_NO_EMPTY));
     }
 
     public function isRunning(): bool

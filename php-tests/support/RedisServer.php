@@ -6,7 +6,10 @@ namespace SharedState\Tests\Support;
 
 use RuntimeException;
 
-/** A Redis of one test, on a unix socket in its folder. It keeps nothing: stopped means empty. */
+/**
+ * A Redis of one test, on a unix socket in its folder, and on a port where the options say so. It keeps nothing:
+ * stopped means empty, unless the options say otherwise.
+ */
 final class RedisServer
 {
     private Process $process;
@@ -20,7 +23,7 @@ final class RedisServer
     public function start(): void
     {
         $this->process = Process::start([
-            'redis-server', '--port', '0', '--unixsocket', $this->socket(), '--dir', $this->folder,
+            'redis-server', ...(in_array('--port', $this->options, true) ? [] : ['--port', '0']), '--unixsocket', $this->socket(), '--dir', $this->folder,
             '--save', '', '--appendonly', 'no', ...$this->options,
         ], "$this->folder/redis.log");
         $deadline = microtime(true) + 10;
@@ -47,6 +50,18 @@ final class RedisServer
         return 'unix://' . $this->socket();
     }
 
+    /** A port that nobody listened on a moment ago. */
+    public static function freePort(): int
+    {
+        $server = stream_socket_server('tcp://127.0.0.1:0');
+        return (int) substr(strrchr((string) stream_socket_get_name($server, false), ':'), 1);
+    }
+
+    public function kill(): void
+    {
+        $this->process->kill();
+    }
+
     public function signal(int $signal): void
     {
         $this->process->signal($signal);
@@ -60,17 +75,36 @@ final class RedisServer
     /** @return string|int|list<mixed>|null the reply; an error reply is thrown, except that PING takes any */
     public function command(string ...$words): string|int|array|null
     {
+        return $this->conversation([$words])[0];
+    }
+
+    /** Commands of one connection, behind AUTH; without their replies. @param list<string> ...$commands */
+    public function authenticated(string $password, array ...$commands): void
+    {
+        $this->conversation([['AUTH', $password], ...$commands]);
+    }
+
+    /**
+     * @param list<list<string>> $commands
+     * @return list<string|int|list<mixed>|null>
+     */
+    private function conversation(array $commands): array
+    {
         $stream = @stream_socket_client($this->dsn(), $code, $message, 2);
         if ($stream === false) {
             throw new RuntimeException("no connection to Redis: $message");
         }
         stream_set_timeout($stream, 5);
-        $text = '*' . count($words) . "\r\n";
-        foreach ($words as $word) {
-            $text .= '$' . strlen($word) . "\r\n$word\r\n";
+        $replies = [];
+        foreach ($commands as $words) {
+            $text = '*' . count($words) . "\r\n";
+            foreach ($words as $word) {
+                $text .= '$' . strlen($word) . "\r\n$word\r\n";
+            }
+            fwrite($stream, $text);
+            $replies[] = $this->reply($stream, $words[0] === 'PING');
         }
-        fwrite($stream, $text);
-        return $this->reply($stream, $words[0] === 'PING');
+        return $replies;
     }
 
     /** @param resource $stream */

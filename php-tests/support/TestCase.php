@@ -38,9 +38,10 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
      * @param array<string, string|int> $lines further lines of the pool
      * @param array<string, string|int> $ini for the whole master
      */
-    protected function host(string $name, array $settings = [], array $lines = [], array $ini = [], array $zendExtensions = [], ?string $extension = null): Fpm
+    protected function host(string $name, array $settings = [], array $lines = [], array $ini = [], array $zendExtensions = [],
+        ?string $extension = null, array $environment = []): Fpm
     {
-        return new Fpm($this->folder, $name, ['www' => $this->pool($name, $settings) + $lines], $ini, $zendExtensions, $extension);
+        return new Fpm($this->folder, $name, ['www' => $this->pool($name, $settings) + $lines], $ini, $zendExtensions, $extension, $environment);
     }
 
     /** @return array<string, string|int> the lines that make a pool part of host $name */
