@@ -2,6 +2,7 @@
 
 declare(strict_types=1);
 
+use SharedState\Tests\Support\Build;
 use SharedState\Tests\Support\FaultRun;
 use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\HostLeader;
@@ -232,7 +233,10 @@ final class FaultTableTest extends TestCase
 
     public function test_a_host_whose_clock_is_five_minutes_ahead(): void
     {
-        $this->fault('clock of one host 5 minutes ahead', $this->fleet(faketime: '+300'), 3.0);
+        $hosts = $this->fleet(faketime: '+300');
+        $its = $this->get($hosts[0], 'hold.php', ['ms' => 0])->json()['now'];
+        self::assertEqualsWithDelta(microtime(true) + 300, $its, 5.0, 'the clock is wrong as it should be');
+        $this->fault('clock of one host 5 minutes ahead', $hosts, 3.0);
     }
 
     public function test_a_host_whose_clock_steps(): void
@@ -245,6 +249,7 @@ final class FaultTableTest extends TestCase
             meanwhile: $this->every(1.0, function () use ($file, &$steps): void {
                 file_put_contents($file, array_shift($steps) ?? '+0');
             }), extra: 4 * 4);
+        self::assertGreaterThan(0, $this->get($hosts[0], 'status.php', [])->json()['status']['clock_jumps']);
     }
 
     public function test_a_full_tmpfs(): void
@@ -338,15 +343,21 @@ final class FaultTableTest extends TestCase
         $settings += [
             'redis.dsn' => 'redis://127.0.0.1:' . ($port ?? $this->port), 'token.lease_ms' => FaultRun::LEASE_MS, 'token.wait_timeout_ms' => 4000,
         ];
-        $environment = [];
+        $wrapper = [];
+        $north = ['pm.max_children' => FaultRun::WORKERS];
         if ($faketime !== null) {
             self::assertFileExists(self::FAKETIME, 'the Debian package libfaketime');
-            $environment = ['LD_PRELOAD' => self::FAKETIME, 'FAKETIME_DONT_FAKE_MONOTONIC' => '1', 'DONT_FAKE_MONOTONIC' => '1', 'FAKETIME_NO_CACHE' => '1'];
-            $clock === null ? $environment['FAKETIME'] = $faketime : file_put_contents($clock, $faketime);
-            $environment += $clock === null ? [] : ['FAKETIME_TIMESTAMP_FILE' => $clock];
+            // PHP binds an extension to libc before anything preloaded, unless it has been preloaded as well.
+            $wrapper = ['env', 'LD_PRELOAD=' . self::FAKETIME . ' ' . Build::extension(), 'DONT_FAKE_MONOTONIC=1', 'FAKETIME_NO_CACHE=1'];
+            $wrapper[] = $clock === null ? "FAKETIME=$faketime" : "FAKETIME_TIMESTAMP_FILE=$clock";
+            if ($clock !== null) {
+                file_put_contents($clock, $faketime);
+            }
+            // A worker without the variables has the right time again.
+            $north['clear_env'] = 'no';
         }
-        $lines = ['pm.max_children' => FaultRun::WORKERS];
-        return [$this->host('north', $settings, $lines, environment: $environment), $this->host('south', $settings, $lines)];
+        $south = ['pm.max_children' => FaultRun::WORKERS];
+        return [$this->host('north', $settings, $north, wrapper: $wrapper), $this->host('south', $settings, $south)];
     }
 
     /** @return array{int, string} where it listens, and the file that says how bad it is */

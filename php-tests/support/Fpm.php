@@ -16,7 +16,7 @@ final class Fpm
      * @param array<string, string|int> $ini for the whole master (-d)
      * @param list<string> $zendExtensions such as opcache
      * @param ?string $extension another build of the extension than the one under test
-     * @param array<string, string> $environment on top of ours
+     * @param list<string> $wrapper what starts php-fpm, such as env and its arguments
      */
     public function __construct(
         private readonly string $folder,
@@ -25,7 +25,7 @@ final class Fpm
         private readonly array $ini = [],
         private readonly array $zendExtensions = [],
         private readonly ?string $extension = null,
-        private readonly array $environment = [],
+        private readonly array $wrapper = [],
     ) {
         $this->start();
     }
@@ -54,7 +54,7 @@ final class Fpm
         foreach ($this->ini as $key => $value) {
             array_push($command, '-d', "$key=\"$value\"");
         }
-        $this->process = Process::start($command, $this->log(), $this->environment + getenv());
+        $this->process = Process::start([...$this->wrapper, ...$command], $this->log());
         $deadline = microtime(true) + 10;
         // "ready to handle connections" comes when the workers of a static pool have been forked.
         while (substr_count((string) @file_get_contents($this->log()), 'ready to handle connections') === 0) {

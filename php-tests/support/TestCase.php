@@ -39,9 +39,9 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
      * @param array<string, string|int> $ini for the whole master
      */
     protected function host(string $name, array $settings = [], array $lines = [], array $ini = [], array $zendExtensions = [],
-        ?string $extension = null, array $environment = []): Fpm
+        ?string $extension = null, array $wrapper = []): Fpm
     {
-        return new Fpm($this->folder, $name, ['www' => $this->pool($name, $settings) + $lines], $ini, $zendExtensions, $extension, $environment);
+        return new Fpm($this->folder, $name, ['www' => $this->pool($name, $settings) + $lines], $ini, $zendExtensions, $extension, $wrapper);
     }
 
     /** @return array<string, string|int> the lines that make a pool part of host $name */
