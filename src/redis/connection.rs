@@ -15,6 +15,7 @@ use socket2::SockAddr;
 
 use super::config::{Endpoint, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
+use super::tls::Secured;
 use crate::clock::{Moment, system};
 use crate::store::StoreError;
 
@@ -100,7 +101,7 @@ impl Connector {
     /// A connection ready for requests, by `deadline`.
     pub fn open(&self, deadline: Moment) -> Result<Connection, StoreError> {
         let mut connection = Connection {
-            transport: Box::new(self.connect(deadline)?),
+            transport: self.connect(deadline)?,
             parser: Parser::new(),
             database: self.config.database,
             sent: Arc::clone(&self.sent),
@@ -110,10 +111,7 @@ impl Connector {
         Ok(connection)
     }
 
-    fn connect(&self, deadline: Moment) -> Result<Socket, StoreError> {
-        if self.config.tls.is_some() {
-            return Err(StoreError::Refused("TLS: not in this release".into()));
-        }
+    fn connect(&self, deadline: Moment) -> Result<Box<dyn Transport>, StoreError> {
         let Topology::Single(endpoint) = &self.config.topology else {
             return Err(StoreError::Refused("Sentinel and Cluster: not in this release".into()));
         };
@@ -130,12 +128,27 @@ impl Connector {
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
                     socket.set_deadline(deadline);
-                    return Ok(socket);
+                    return self.secured(socket, endpoint);
                 }
                 Err(error) => last = error,
             }
         }
         Err(self.unreachable(&last))
+    }
+
+    /// The socket to `endpoint` as it may be spoken through.
+    fn secured(
+        &self,
+        socket: Socket,
+        endpoint: &Endpoint,
+    ) -> Result<Box<dyn Transport>, StoreError> {
+        match (&self.config.tls, endpoint) {
+            (Some(tls), Endpoint::Tcp { host, .. }) => Secured::over(socket, host, tls)
+                .map(|secured| Box::new(secured) as _)
+                .map_err(|error| self.unreachable(&error)),
+            // A unix socket does not leave this host; no DSN asks for TLS on one.
+            _ => Ok(Box::new(socket)),
+        }
     }
 
     /// `getaddrinfo` knows no timeout, so it runs in a thread that is left behind when it is late;
@@ -191,12 +204,28 @@ impl Connector {
 
         let mut bytes = Vec::new();
         greeting.iter().for_each(|command| command.write_packed_command(&mut bytes));
-        let replies = connection.exchange(&bytes, greeting.len()).map_err(|e| self.explain(&e))?;
+        let replies =
+            connection.exchange(&bytes, greeting.len()).map_err(|error| self.unwelcome(&error))?;
         // A user or proxy that may not set a name works all the same.
         for reply in replies.into_iter().take(needed) {
             reply.extract_error().map_err(|error| self.explain(&error))?;
         }
         Ok(())
+    }
+
+    /// Why there was no answer to a greeting.
+    fn unwelcome(&self, error: &RedisError) -> StoreError {
+        let unix = matches!(self.config.topology, Topology::Single(Endpoint::Unix { .. }));
+        let cut_short = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
+        match self.explain(error) {
+            // A port that speaks TLS only is like that.
+            StoreError::Unreachable(why) | StoreError::Refused(why)
+                if cut_short && !unix && self.config.tls.is_none() =>
+            {
+                StoreError::Unreachable(format!("{why}; if it speaks TLS, use rediss://"))
+            }
+            explained => explained,
+        }
     }
 
     fn password(&self) -> Result<Option<String>, StoreError> {

@@ -8,7 +8,7 @@ use super::super::testing::patient;
 use super::*;
 
 /// A server of our own on TCP, for the ways of misbehaving that Redis lacks.
-fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig {
+pub(super) fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let serve = Arc::new(serve);
@@ -22,17 +22,17 @@ fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig
 }
 
 /// What an operation ended with, and how long it took.
-fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
+pub(super) fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
     let started = system::monotonic();
     let done = operation();
     (done, started.until(system::monotonic()))
 }
 
-const SHORT: Duration = Duration::from_millis(150);
+pub(super) const SHORT: Duration = Duration::from_millis(150);
 /// Connect and response timeout make 300 ms; the rest is for a busy machine.
-const BOUND: Duration = Duration::from_secs(1);
+pub(super) const BOUND: Duration = Duration::from_secs(1);
 
-fn impatient(config: RedisConfig) -> RedisStore {
+pub(super) fn impatient(config: RedisConfig) -> RedisStore {
     let config = RedisConfig { connect_timeout: SHORT, response_timeout: SHORT, ..config };
     RedisStore::new(config)
 }
