@@ -77,6 +77,10 @@ impl ConnectionLike for Connection {
     }
 }
 
+/// How Redis begins what it says when a script may not run a command, up to 7.0 and from 7.2 on. The
+/// code is mostly `ERR`.
+const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
+
 /// Opens connections, and counts what all of them send.
 pub struct Connector {
     config: RedisConfig,
@@ -208,12 +212,12 @@ impl Connector {
             connection.exchange(&bytes, greeting.len()).map_err(|error| self.unwelcome(&error))?;
         // A user or proxy that may not set a name works all the same.
         for reply in replies.into_iter().take(needed) {
-            reply.extract_error().map_err(|error| self.explain(&error))?;
+            reply.extract_error().map_err(|error| self.unwelcome(&error))?;
         }
         Ok(())
     }
 
-    /// Why there was no answer to a greeting.
+    /// Why a greeting was not answered as it should be.
     fn unwelcome(&self, error: &RedisError) -> StoreError {
         let unix = matches!(self.config.topology, Topology::Single(Endpoint::Unix { .. }));
         let cut_short = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
@@ -224,16 +228,23 @@ impl Connector {
             {
                 StoreError::Unreachable(format!("{why}; if it speaks TLS, use rediss://"))
             }
+            // Nothing here is about one key.
+            StoreError::Foreign(why) => StoreError::Refused(why),
             explained => explained,
         }
     }
 
     fn password(&self) -> Result<Option<String>, StoreError> {
         if let Some(path) = &self.config.password_file {
-            let read = std::fs::read_to_string(path).map_err(|error| {
-                StoreError::Refused(format!("password file {}: {error}", path.display()))
-            })?;
-            return Ok(Some(read.trim_end_matches(['\r', '\n']).to_owned()));
+            let refused = |why: String| {
+                StoreError::Refused(format!("password file {}: {why}", path.display()))
+            };
+            let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+            let password = read.trim_end_matches(['\r', '\n']);
+            if password.is_empty() {
+                return Err(refused("it is empty, but must hold the password".into()));
+            }
+            return Ok(Some(password.to_owned()));
         }
         Ok(self.config.password.as_ref().map(|password| password.reveal().to_owned()))
     }
@@ -254,6 +265,12 @@ impl Connector {
             let detail = error.detail().unwrap_or_default();
             let detail = detail.split(", with args").next().unwrap_or_default();
             let sentence = format!("Redis at {at}: {code} {detail}");
+            if code == "NOPERM" || DENIED_IN_SCRIPT.iter().any(|start| detail.starts_with(start)) {
+                let sentence = sentence.trim_end_matches('.');
+                return StoreError::Refused(format!(
+                    "{sentence}; ACL LOG there names what the user lacks"
+                ));
+            }
             // Of one key, not of the server.
             return match code {
                 "WRONGTYPE" | "ERR" => StoreError::Foreign(sentence),

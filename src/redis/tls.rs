@@ -112,9 +112,15 @@ fn client(tls: &Tls, authorities: &Path) -> io::Result<ClientConfig> {
             .with_client_auth_cert(certificates(chain)?, private_key(key)?)
             .map_err(|error| {
                 let (chain, key) = (chain.display(), key.display());
-                wrong(format!(
-                    "{key} is not the private key of the certificate in {chain}: {error}"
-                ))
+                wrong(match error {
+                    Error::InconsistentKeys(_) => {
+                        format!("{key} is not the private key of the certificate in {chain}")
+                    }
+                    other => format!(
+                        "{chain} and {key} cannot be used, {other}: expected a certificate of \
+                         X.509 version 3 and its RSA, ECDSA or Ed25519 key"
+                    ),
+                })
             })?,
     };
     client.resumption = Resumption::disabled();
@@ -176,7 +182,7 @@ fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
                 }
                 C::Expired | C::ExpiredContext { .. } => "renew it",
                 C::NotValidYet | C::NotValidYetContext { .. } => "set this host's clock",
-                _ => "expected one for a server, signed by a CA",
+                _ => "expected one for a server, of X.509 version 3, signed by a CA",
             };
             format!("the server's certificate is refused, {why}: {remedy}")
         }

@@ -178,6 +178,9 @@ fn a_file_that_is_missing_empty_or_something_else_is_named_and_never_quoted() {
     let other = secure.authority.sign("other", "DNS:app", 1).1;
     let identity = Some((certificate, other.clone()));
     says_which(secure.refused(|_, tls| tls.identity = identity), &other, "is not the private key");
+    let old = secure.authority.sign_plainly("old");
+    let why = secure.refused(|_, tls| tls.identity = Some(old.clone()));
+    says_which(why, &old.0, "X.509 version 3");
 }
 
 #[test]
