@@ -28,7 +28,7 @@ RUN cargo build --release --features php --locked
 FROM ${BASE}
 ARG PHP_VERSION=8.2
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends "php${PHP_VERSION}-cli" "php${PHP_VERSION}-fpm" \
+    && apt-get install -y --no-install-recommends ca-certificates "php${PHP_VERSION}-cli" "php${PHP_VERSION}-fpm" \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /build/target/release/libsharedstate.so /tmp/sharedstate.so
 RUN mv /tmp/sharedstate.so "$(php -r 'echo ini_get("extension_dir");')/sharedstate.so" \

@@ -48,6 +48,9 @@ const fn planned(name: &'static str, default: &'static str) -> Setting {
 
 const DSN: &str = "sharedstate.redis.dsn";
 const PASSWORD: &str = "sharedstate.redis.password";
+const TLS_CA: &str = "sharedstate.redis.tls_ca";
+const TLS_CERT: &str = "sharedstate.redis.tls_cert";
+const TLS_KEY: &str = "sharedstate.redis.tls_key";
 
 /// Read when the setting of the same meaning is empty: pool workers lose the environment under
 /// `clear_env`, so the binding reads these while the master starts.
@@ -58,14 +61,14 @@ const ENVIRONMENT: [(&str, &str); 2] =
 pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.prefix", "sharedstate", "what separates applications: at most 64 bytes, without spaces and braces"),
     secret(DSN, "address of Redis or Valkey; empty: this host only; or SHAREDSTATE_REDIS_DSN in the environment"),
-    setting("sharedstate.redis.connect_timeout_ms", "250", "milliseconds to connect, name resolution included"),
+    setting("sharedstate.redis.connect_timeout_ms", "250", "milliseconds to connect, name resolution and TLS included"),
     setting("sharedstate.redis.response_timeout_ms", "250", "milliseconds for one operation to be answered in full"),
     setting("sharedstate.redis.username", "", "ACL user; empty: the one in the address, or the default user"),
     secret(PASSWORD, "password; or SHAREDSTATE_REDIS_PASSWORD in the environment"),
     setting("sharedstate.redis.password_file", "", "absolute path of a file with the password, read again at every connect"),
-    planned("sharedstate.redis.tls_ca", ""),
-    planned("sharedstate.redis.tls_cert", ""),
-    planned("sharedstate.redis.tls_key", ""),
+    setting(TLS_CA, "", "absolute path of a PEM file with the authorities that sign Redis' certificate, for rediss://; empty: those the system trusts"),
+    setting(TLS_CERT, "", "absolute path of a PEM file with the certificate of this client and its chain; needs tls_key"),
+    setting(TLS_KEY, "", "absolute path of a PEM file with the private key of tls_cert, not encrypted"),
     setting("sharedstate.redis.pool_max", "8", "most connections of one process"),
     setting("sharedstate.redis.pool_idle_s", "30", "seconds after which an idle connection is closed"),
     setting("sharedstate.host.dir", "", "absolute path of the folder for the host table; empty: /dev/shm"),
@@ -104,6 +107,10 @@ pub struct Config {
     pub redis_username: Option<String>,
     pub redis_password: Option<String>,
     pub redis_password_file: Option<PathBuf>,
+    /// `None`: the authorities that the system trusts.
+    pub redis_tls_ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub redis_tls_identity: Option<(PathBuf, PathBuf)>,
     pub redis_pool_max: usize,
     pub redis_pool_idle: Duration,
     pub host_dir: PathBuf,
@@ -146,6 +153,8 @@ impl Config {
             redis_username: read.filled("sharedstate.redis.username"),
             redis_password: read.filled(PASSWORD),
             redis_password_file: read.path("sharedstate.redis.password_file")?,
+            redis_tls_ca: read.path(TLS_CA)?,
+            redis_tls_identity: read.both_paths(TLS_CERT, TLS_KEY)?,
             redis_pool_max: read.whole("sharedstate.redis.pool_max", 1..=1024)?,
             redis_pool_idle: read.seconds("sharedstate.redis.pool_idle_s", 1..=86_400)?,
             host_dir: read
@@ -222,6 +231,14 @@ impl Config {
             return Err("sharedstate.redis.password and sharedstate.redis.password_file are both \
                         set: keep one"
                 .into());
+        }
+        let encrypted = self.redis_dsn.as_deref().is_some_and(dsn::asks_for_tls);
+        let unused = [TLS_CA, TLS_CERT].into_iter().find(|name| !self.shown(name).is_empty());
+        if let Some(name) = unused.filter(|_| !encrypted) {
+            return Err(format!(
+                "{name} is set, but {DSN} does not ask for TLS: begin it with rediss, as in \
+                 rediss://host:port, or remove the setting"
+            ));
         }
         Ok(())
     }

@@ -28,6 +28,10 @@ pub(super) fn is_plain(dsn: &str) -> bool {
     parts(dsn).is_some() && !dsn.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
+pub(super) fn asks_for_tls(dsn: &str) -> bool {
+    dsn.starts_with("rediss")
+}
+
 /// The address for people: user, password and secret parameters are replaced.
 pub(super) fn masked(dsn: &str) -> String {
     let Some(Parts { scheme, userinfo, rest }) = parts(dsn) else { return MASK.into() };

@@ -91,6 +91,20 @@ impl Read {
         }
     }
 
+    /// Two files of which neither is of use alone.
+    pub(super) fn both_paths(
+        &self,
+        one: &str,
+        other: &str,
+    ) -> Result<Option<(PathBuf, PathBuf)>, String> {
+        match (self.path(one)?, self.path(other)?) {
+            (Some(one), Some(other)) => Ok(Some((one, other))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(format!("{one} is set, but {other} is not: set both")),
+            (None, Some(_)) => Err(format!("{other} is set, but {one} is not: set both")),
+        }
+    }
+
     pub(super) fn whole<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T, String>
     where
         T: FromStr + PartialOrd + fmt::Display,

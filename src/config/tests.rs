@@ -126,9 +126,6 @@ fn staleness_that_one_missed_refresh_would_exhaust_is_refused() {
 #[test]
 fn a_setting_of_a_missing_feature_is_refused_instead_of_ignored() {
     for name in [
-        "redis.tls_ca",
-        "redis.tls_cert",
-        "redis.tls_key",
         "encryption_key_file",
         "fx.sources",
         "fx.max_jump_pct",
@@ -159,6 +156,31 @@ fn the_environment_counts_only_where_the_ini_is_silent() {
 fn two_passwords_are_one_too_many() {
     let ini = [("redis.password", "a"), ("redis.password_file", "/run/secret")];
     assert!(parse(&ini).unwrap_err().contains("keep one"));
+}
+
+#[test]
+fn a_client_certificate_needs_its_key_and_a_key_its_certificate() {
+    let dsn = ("redis.dsn", "rediss://h");
+    let (cert, key) = (("redis.tls_cert", "/c.pem"), ("redis.tls_key", "/k.pem"));
+    assert!(parse(&[dsn, cert]).unwrap_err().contains("tls_key is not: set both"));
+    assert!(parse(&[dsn, key]).unwrap_err().contains("tls_cert is not: set both"));
+    let identity = parse(&[dsn, cert, key]).unwrap().redis_tls_identity;
+    assert_eq!(identity, Some(("/c.pem".into(), "/k.pem".into())));
+}
+
+#[test]
+fn certificates_for_a_connection_in_the_clear_are_refused() {
+    let ca = [("redis.tls_ca", "/ca.pem"), ("log", "")];
+    let identity = [("redis.tls_cert", "/c.pem"), ("redis.tls_key", "/k.pem")];
+    for tls in [ca, identity] {
+        for dsn in ["", "redis://h", "redis+sentinel://h/m", "redis+unix:///s"] {
+            let sentence = parse(&[("redis.dsn", dsn), tls[0], tls[1]]).unwrap_err();
+            assert!(sentence.contains("does not ask for TLS") && sentence.contains("rediss://"));
+        }
+        for dsn in ["rediss://h", "rediss+sentinel://h/m", "rediss+cluster://h"] {
+            assert!(parse(&[("redis.dsn", dsn), tls[0], tls[1]]).is_ok(), "{dsn}");
+        }
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::process;
 use crate::redis::log::RedisLog;
-use crate::redis::{Password, Prefix, RedisConfig, RedisStore};
+use crate::redis::{Password, Prefix, RedisConfig, RedisStore, Tls};
 use crate::store::memory::MemoryHost;
 use crate::store::{Host, Known, Store};
 
@@ -159,7 +159,9 @@ fn fleet(config: &Config) -> Result<Option<Fleet>, Error> {
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
     let password = config.redis_password.as_deref().map(Password::new);
+    let (ca, identity) = (config.redis_tls_ca.clone(), config.redis_tls_identity.clone());
     let redis = RedisConfig {
+        tls: parsed.tls.map(|_| Tls { ca, identity }),
         prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
         username: config.redis_username.clone().or(parsed.username.clone()),
         password: password.or(parsed.password.clone()),

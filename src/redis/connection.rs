@@ -15,6 +15,7 @@ use socket2::SockAddr;
 
 use super::config::{Endpoint, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
+use super::tls::Secured;
 use crate::clock::{Moment, system};
 use crate::store::StoreError;
 
@@ -76,6 +77,10 @@ impl ConnectionLike for Connection {
     }
 }
 
+/// How Redis begins what it says when a script may not run a command, up to 7.0 and from 7.2 on. The
+/// code is mostly `ERR`.
+const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
+
 /// Opens connections, and counts what all of them send.
 pub struct Connector {
     config: RedisConfig,
@@ -100,7 +105,7 @@ impl Connector {
     /// A connection ready for requests, by `deadline`.
     pub fn open(&self, deadline: Moment) -> Result<Connection, StoreError> {
         let mut connection = Connection {
-            transport: Box::new(self.connect(deadline)?),
+            transport: self.connect(deadline)?,
             parser: Parser::new(),
             database: self.config.database,
             sent: Arc::clone(&self.sent),
@@ -110,10 +115,7 @@ impl Connector {
         Ok(connection)
     }
 
-    fn connect(&self, deadline: Moment) -> Result<Socket, StoreError> {
-        if self.config.tls.is_some() {
-            return Err(StoreError::Refused("TLS: not in this release".into()));
-        }
+    fn connect(&self, deadline: Moment) -> Result<Box<dyn Transport>, StoreError> {
         let Topology::Single(endpoint) = &self.config.topology else {
             return Err(StoreError::Refused("Sentinel and Cluster: not in this release".into()));
         };
@@ -130,12 +132,27 @@ impl Connector {
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
                     socket.set_deadline(deadline);
-                    return Ok(socket);
+                    return self.secured(socket, endpoint);
                 }
                 Err(error) => last = error,
             }
         }
         Err(self.unreachable(&last))
+    }
+
+    /// The socket to `endpoint` as it may be spoken through.
+    fn secured(
+        &self,
+        socket: Socket,
+        endpoint: &Endpoint,
+    ) -> Result<Box<dyn Transport>, StoreError> {
+        match (&self.config.tls, endpoint) {
+            (Some(tls), Endpoint::Tcp { host, .. }) => Secured::over(socket, host, tls)
+                .map(|secured| Box::new(secured) as _)
+                .map_err(|error| self.unreachable(&error)),
+            // A unix socket does not leave this host; no DSN asks for TLS on one.
+            _ => Ok(Box::new(socket)),
+        }
     }
 
     /// `getaddrinfo` knows no timeout, so it runs in a thread that is left behind when it is late;
@@ -191,20 +208,43 @@ impl Connector {
 
         let mut bytes = Vec::new();
         greeting.iter().for_each(|command| command.write_packed_command(&mut bytes));
-        let replies = connection.exchange(&bytes, greeting.len()).map_err(|e| self.explain(&e))?;
+        let replies =
+            connection.exchange(&bytes, greeting.len()).map_err(|error| self.unwelcome(&error))?;
         // A user or proxy that may not set a name works all the same.
         for reply in replies.into_iter().take(needed) {
-            reply.extract_error().map_err(|error| self.explain(&error))?;
+            reply.extract_error().map_err(|error| self.unwelcome(&error))?;
         }
         Ok(())
     }
 
+    /// Why a greeting was not answered as it should be.
+    fn unwelcome(&self, error: &RedisError) -> StoreError {
+        let unix = matches!(self.config.topology, Topology::Single(Endpoint::Unix { .. }));
+        let cut_short = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
+        match self.explain(error) {
+            // A port that speaks TLS only is like that.
+            StoreError::Unreachable(why) | StoreError::Refused(why)
+                if cut_short && !unix && self.config.tls.is_none() =>
+            {
+                StoreError::Unreachable(format!("{why}; if it speaks TLS, use rediss://"))
+            }
+            // Nothing here is about one key.
+            StoreError::Foreign(why) => StoreError::Refused(why),
+            explained => explained,
+        }
+    }
+
     fn password(&self) -> Result<Option<String>, StoreError> {
         if let Some(path) = &self.config.password_file {
-            let read = std::fs::read_to_string(path).map_err(|error| {
-                StoreError::Refused(format!("password file {}: {error}", path.display()))
-            })?;
-            return Ok(Some(read.trim_end_matches(['\r', '\n']).to_owned()));
+            let refused = |why: String| {
+                StoreError::Refused(format!("password file {}: {why}", path.display()))
+            };
+            let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+            let password = read.trim_end_matches(['\r', '\n']);
+            if password.is_empty() {
+                return Err(refused("it is empty, but must hold the password".into()));
+            }
+            return Ok(Some(password.to_owned()));
         }
         Ok(self.config.password.as_ref().map(|password| password.reveal().to_owned()))
     }
@@ -225,6 +265,12 @@ impl Connector {
             let detail = error.detail().unwrap_or_default();
             let detail = detail.split(", with args").next().unwrap_or_default();
             let sentence = format!("Redis at {at}: {code} {detail}");
+            if code == "NOPERM" || DENIED_IN_SCRIPT.iter().any(|start| detail.starts_with(start)) {
+                let sentence = sentence.trim_end_matches('.');
+                return StoreError::Refused(format!(
+                    "{sentence}; ACL LOG there names what the user lacks"
+                ));
+            }
             // Of one key, not of the server.
             return match code {
                 "WRONGTYPE" | "ERR" => StoreError::Foreign(sentence),

@@ -101,7 +101,8 @@ impl ChangeLog for RedisLog {
         // The time comes last: what remains is then too short by the pipeline, never too long.
         redis::cmd("TIME").write_packed_command(&mut bytes);
         let answers = self.with(Duration::ZERO, |connection, _| {
-            connection.req_packed_commands(&bytes, 0, keys.len() + 1)
+            let answers = connection.req_packed_commands(&bytes, 0, keys.len() + 1)?;
+            answers.into_iter().map(Value::extract_error).collect()
         })?;
         rows(answers, now).ok_or_else(super::not_ours)
     }

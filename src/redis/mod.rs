@@ -23,6 +23,7 @@ pub mod socket;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket as Descriptor, TcpKeepalive, Type};
 use crate::clock::{Moment, system};
 use crate::process::Own;
 
-/// What a connection speaks through; a TLS stream over a [`Socket`] would be another one.
+/// What a connection speaks through: a [`Socket`], or TLS over one.
 pub trait Transport: Read + Write + Send {
     /// All reading and writing from now on ends by `deadline`.
     fn set_deadline(&mut self, deadline: Moment);

@@ -9,10 +9,14 @@ use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 
 use super::RedisStore;
-use super::config::{Password, RedisConfig};
+use super::config::{Password, RedisConfig, Tls};
 use super::connection::{Connection, Connector};
 use crate::clock::system;
 use crate::process::SignalsHeld;
+
+mod authority;
+
+pub use authority::{Authority, Identity};
 
 /// No test fails because the machine is busy; those about timeouts set their own.
 const PATIENT: Duration = Duration::from_secs(10);
@@ -31,11 +35,25 @@ impl Server {
 
     /// With `password` for the default user; `options` as on the command line.
     pub fn start_with(options: &[&str], password: Option<&str>) -> Self {
+        Self::listening_on(free_port(), options, password)
+    }
+
+    /// With TLS on its port, as `identity`; asks clients for a certificate of the authority.
+    pub fn start_tls(authority: &Authority, identity: &Identity) -> Self {
+        let (port, ca) = (free_port(), authority.certificate());
+        let arguments = format!(
+            "--port 0 --tls-port {port} --tls-auth-clients yes --tls-ca-cert-file {} \
+             --tls-cert-file {} --tls-key-file {}",
+            ca.display(),
+            identity.0.display(),
+            identity.1.display()
+        );
+        let arguments: Vec<_> = arguments.split_whitespace().collect();
+        Self::listening_on(port, &arguments, None)
+    }
+
+    fn listening_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Free a moment ago; the server listens on it only for the tests that need TCP.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
         let mut command = Command::new("redis-server");
         command
             .current_dir(&folder)
@@ -79,6 +97,13 @@ impl Server {
         RedisStore::new(self.config())
     }
 
+    /// For a server with TLS, reached as `host`.
+    pub fn tls(&self, host: &str, authority: &Authority, client: &Identity) -> RedisConfig {
+        let dsn = format!("rediss://{host}:{}", self.port);
+        let tls = Tls { ca: Some(authority.certificate()), identity: Some(client.clone()) };
+        patient(RedisConfig { tls: Some(tls), ..RedisConfig::parse(&dsn).unwrap() })
+    }
+
     /// A connection beside the store under test, as an administrator has it.
     pub fn admin(&self) -> Admin {
         let deadline = system::monotonic().plus(Duration::from_secs(600));
@@ -91,6 +116,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Free a moment ago; the server listens on it only for the tests that need TCP.
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
 }
 
 pub fn patient(config: RedisConfig) -> RedisConfig {

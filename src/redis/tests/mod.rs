@@ -4,6 +4,7 @@ mod data;
 mod follow;
 mod network;
 mod process;
+mod tls;
 
 use std::thread;
 use std::time::Duration;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::super::testing::patient;
 use super::*;
+use crate::redis::log::RedisLog;
+use crate::store::log::ChangeLog as _;
 
 /// A server of our own on TCP, for the ways of misbehaving that Redis lacks.
-fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig {
+pub(super) fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let serve = Arc::new(serve);
@@ -22,17 +24,17 @@ fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> RedisConfig
 }
 
 /// What an operation ended with, and how long it took.
-fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
+pub(super) fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
     let started = system::monotonic();
     let done = operation();
     (done, started.until(system::monotonic()))
 }
 
-const SHORT: Duration = Duration::from_millis(150);
+pub(super) const SHORT: Duration = Duration::from_millis(150);
 /// Connect and response timeout make 300 ms; the rest is for a busy machine.
-const BOUND: Duration = Duration::from_secs(1);
+pub(super) const BOUND: Duration = Duration::from_secs(1);
 
-fn impatient(config: RedisConfig) -> RedisStore {
+pub(super) fn impatient(config: RedisConfig) -> RedisStore {
     let config = RedisConfig { connect_timeout: SHORT, response_timeout: SHORT, ..config };
     RedisStore::new(config)
 }
@@ -49,24 +51,17 @@ fn tcp_with_password_and_database_reaches_that_database() {
 }
 
 #[test]
-fn an_acl_user_needs_no_more_than_these_commands_and_keys() {
+fn what_an_acl_denies_is_a_refusal_that_says_where_to_look() {
     let server = Server::start();
-    server.admin().tell(
-        "ACL SETUSER app on >pw ~{sharedstate}:* +evalsha +script|load +time +hget +hset +hmget \
-         +hdel +get +set +del +pttl +pexpire +xadd",
-    );
-    let store = RedisStore::new(server.tcp("app:pw@", ""));
-    let (crm, now) = (key("crm"), system::monotonic());
-    let first = lease(&store, &crm, 1);
-    assert!(store.renew(&crm, &first, Duration::from_secs(9), now).unwrap());
-    store.abandon(&crm, &first, None, now).unwrap();
-    let entry = mint(&store, &crm, 2, "one");
-    assert_eq!(store.restore(&crm, &entry, now).unwrap().what, Committed::Accepted);
-    assert!(store.invalidate(&crm, None, now).unwrap().what);
-    let failed = lease(&store, &crm, 3);
-    let failure = Failure { base: Duration::from_secs(9), reason: "no".into() };
-    store.abandon(&crm, &failed, Some(&failure), now).unwrap();
-    assert!(matches!(claim(&store, &crm, 4).unwrap(), Claimed::BackOff { .. }));
+    server.admin().tell("ACL SETUSER app on >pw ~* +@all -hmget");
+    let config = server.tcp("app:pw@", "");
+    let (store, log) = (RedisStore::new(config.clone()), RedisLog::new(config));
+    let in_a_script = claim(&store, &key("crm"), 1).unwrap_err();
+    let in_a_pipeline = log.fetch(&[key("crm")], system::monotonic()).unwrap_err();
+    for error in [&in_a_script, &in_a_pipeline] {
+        assert!(matches!(error, StoreError::Refused(why) if why.contains("ACL LOG")), "{error:?}");
+    }
+    assert!(in_a_pipeline.to_string().contains("'hmget'"), "{in_a_pipeline}");
 }
 
 #[test]
@@ -81,6 +76,23 @@ fn a_wrong_password_is_a_refusal_that_does_not_show_it() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn whatever_a_greeting_is_refused_with_is_a_refusal_of_the_store() {
+    let server = Server::start();
+    // No such database, and a password where none is configured.
+    for (credentials, database) in [("", "/99"), (":pw@", "")] {
+        let result = RedisStore::new(server.tcp(credentials, database)).ping();
+        assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
+    }
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let config = RedisConfig { password_file: Some(empty.path().into()), ..server.config() };
+    let result = RedisStore::new(config).ping();
+    assert!(
+        matches!(&result, Err(StoreError::Refused(why)) if why.contains("empty")),
+        "{result:?}"
+    );
 }
 
 #[test]

@@ -40,26 +40,28 @@ fn a_signal_waits_for_the_operation_and_does_not_interrupt_it() {
 
 #[test]
 fn a_forked_child_closes_the_sockets_and_the_parent_goes_on() {
-    let server = Server::start();
-    let store = server.store();
-    mint(&store, &key("crm"), 1, "one");
-    // SAFETY: the child calls nothing that takes a lock another thread may have held, and leaves
-    // by `_exit`.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        process::forked();
-        let refused = matches!(store.ping(), Err(StoreError::Unreachable(_)));
-        drop(store);
-        // SAFETY: ends the child without the test harness noticing.
-        unsafe { libc::_exit(if refused { 0 } else { 1 }) };
+    let (plain, secure) = (Server::start(), super::tls::secure());
+    // With TLS a child could end the session in its parent's name.
+    for store in [plain.store(), RedisStore::new(secure.config())] {
+        mint(&store, &key("crm"), 1, "one");
+        // SAFETY: the child calls nothing that takes a lock another thread may have held, and
+        // leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            process::forked();
+            let refused = matches!(store.ping(), Err(StoreError::Unreachable(_)));
+            drop(store);
+            // SAFETY: ends the child without the test harness noticing.
+            unsafe { libc::_exit(if refused { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: `child` is our own child, and nobody else waits for it.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0, "the child used its parent's pool");
+        let before = store.commands_sent();
+        assert_eq!(value(&store, &key("crm")), b"one");
+        assert_eq!(store.commands_sent() - before, 1, "on the same connection");
     }
-    let mut status = 0;
-    // SAFETY: `child` is our own child, and nobody else waits for it.
-    unsafe { libc::waitpid(child, &mut status, 0) };
-    assert_eq!(status, 0, "the child used its parent's pool");
-    let before = store.commands_sent();
-    assert_eq!(value(&store, &key("crm")), b"one");
-    assert_eq!(store.commands_sent() - before, 1, "on the same connection");
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! TLS over a [`Socket`]: who the server is, and who we are to it. Knows certificates, not Redis.
+//!
+//! - The server proves a name, always: there is no way to connect without.
+//! - Files are read at every connect, so a rotated certificate is taken up without a reload; half a
+//!   millisecond for the 140 authorities of Debian. No connection resumes the session of another,
+//!   so none goes on with what was rotated away.
+//! - Nothing is kept between connections: no lock that a forked child could inherit.
+//! - No farewell (`close_notify`): a dropped connection says nothing, least of all in a forked child.
+//!
+//! An error is a sentence without any content of a file.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::{ClientConnection, Resumption};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    AlertDescription as Alert, CertificateError, ClientConfig, Error, RootCertStore, StreamOwned,
+};
+
+use super::config::Tls;
+use super::socket::{Socket, Transport};
+use crate::clock::Moment;
+
+/// Where distributions keep the authorities they trust, in one file. Read here and not by
+/// `rustls-native-certs`, which opens each of them singly (1,400 system calls, 4 to 28 ms) and asks
+/// the environment, which PHP may be changing in another thread.
+const SYSTEM: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Arch
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, RHEL
+    "/var/lib/ca-certificates/ca-bundle.pem", // SUSE
+];
+
+/// A connection on which both sides have proved what was asked of them.
+pub struct Secured(StreamOwned<ClientConnection, Socket>);
+
+impl Secured {
+    /// Shake hands with the server that is reached as `host`, a name or an IP address. Blocks until
+    /// the socket's deadline at the latest.
+    pub fn over(socket: Socket, host: &str, tls: &Tls) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| wrong(format!("no certificate can be for the host {host:?}")))?;
+        let authorities = authorities(tls)?;
+        let session = ClientConnection::new(Arc::new(client(tls, &authorities)?), name)
+            .map_err(|error| wrong(format!("TLS: {error}")))?;
+        let mut stream = StreamOwned::new(session, socket);
+        match stream.conn.complete_io(&mut stream.sock) {
+            Ok(_) => Ok(Self(stream)),
+            Err(error) => Err(unshaken(error, &authorities)),
+        }
+    }
+}
+
+impl Read for Secured {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            // A farewell of the server's.
+            Ok(0) if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            done => done.map_err(explained),
+        }
+    }
+}
+
+impl Write for Secured {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer).map_err(explained)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(explained)
+    }
+}
+
+impl Transport for Secured {
+    fn set_deadline(&mut self, deadline: Moment) {
+        self.0.sock.set_deadline(deadline);
+    }
+}
+
+fn wrong(sentence: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, sentence)
+}
+
+/// The file that says whom to believe.
+fn authorities(tls: &Tls) -> io::Result<PathBuf> {
+    let system = || SYSTEM.iter().map(PathBuf::from).find(|path| path.exists());
+    tls.ca.clone().or_else(system).ok_or_else(|| {
+        wrong(
+            "this system has no list of authorities: install ca-certificates or set tls_ca".into(),
+        )
+    })
+}
+
+fn client(tls: &Tls, authorities: &Path) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    // One authority of an odd old form must not cost us the others of a long list.
+    let (usable, _) = roots.add_parsable_certificates(certificates(authorities)?);
+    if usable == 0 {
+        return Err(unfit(authorities, "certificates of authorities in PEM form"));
+    }
+    // The provider is named: looking for the process's default one panics without it.
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(format!("TLS: {error}")))?
+        .with_root_certificates(roots);
+    let mut client = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder
+            .with_client_auth_cert(certificates(chain)?, private_key(key)?)
+            .map_err(|error| {
+                let (chain, key) = (chain.display(), key.display());
+                wrong(match error {
+                    Error::InconsistentKeys(_) => {
+                        format!("{key} is not the private key of the certificate in {chain}")
+                    }
+                    other => format!(
+                        "{chain} and {key} cannot be used, {other}: expected a certificate of \
+                         X.509 version 3 and its RSA, ECDSA or Ed25519 key"
+                    ),
+                })
+            })?,
+    };
+    client.resumption = Resumption::disabled();
+    Ok(client)
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let unfit = || unfit(path, "certificates in PEM form");
+    let pem = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    all.ok().filter(|all| !all.is_empty()).ok_or_else(unfit)
+}
+
+fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|_| unfit(path, "a private key in PEM form, not encrypted"))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
+        wrong(format!(
+            "{} cannot be read: {error}; this process's user must be able to",
+            path.display()
+        ))
+    })
+}
+
+/// Without its content, which may be a key.
+fn unfit(path: &Path, expected: &str) -> io::Error {
+    wrong(format!("{} does not hold what it should: expected {expected}", path.display()))
+}
+
+/// Why there is no connection, and what to do.
+fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
+    use CertificateError as C;
+
+    let Some(reason) = reason(&error) else {
+        let what = match error.kind() {
+            io::ErrorKind::TimedOut => "did not end in time",
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "was cut short",
+            _ => return error,
+        };
+        let sentence = format!("the TLS handshake {what}: expected a port that speaks TLS");
+        return io::Error::new(error.kind(), sentence);
+    };
+    wrong(match reason {
+        Error::InvalidMessage(_) => {
+            "the server does not speak TLS here: use its TLS port, or redis:// without TLS".into()
+        }
+        // The second is another key under the same name, as after a CA was made anew.
+        Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => format!(
+            "the server's certificate is signed by nobody in {}: set tls_ca to its CA's certificate",
+            authorities.display()
+        ),
+        Error::InvalidCertificate(why) => {
+            let remedy = match why {
+                C::NotValidForNameContext { .. } | C::NotValidForName => {
+                    "use one of its names, or add this one to its subjectAltName"
+                }
+                C::Expired | C::ExpiredContext { .. } => "renew it",
+                C::NotValidYet | C::NotValidYetContext { .. } => "set this host's clock",
+                _ => "expected one for a server, of X.509 version 3, signed by a CA",
+            };
+            format!("the server's certificate is refused, {why}: {remedy}")
+        }
+        other => said(other),
+    })
+}
+
+fn reason(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn explained(error: io::Error) -> io::Error {
+    reason(&error).map(said).map_or(error, wrong)
+}
+
+/// With TLS 1.3 a server looks at our certificate when we believe the handshake to be over, so its
+/// alert may be heard at any time.
+fn said(reason: &Error) -> String {
+    let Error::AlertReceived(alert) = reason else { return format!("TLS: {reason}") };
+    let remedy = match alert {
+        Alert::CertificateRequired | Alert::HandshakeFailure => {
+            "it may want a client certificate: set tls_cert and tls_key"
+        }
+        Alert::ProtocolVersion => "expected TLS 1.2 or 1.3",
+        Alert::InternalError | Alert::UserCanceled => "its log may say why",
+        _ => "our client certificate may be expired, or not signed by an authority it trusts",
+    };
+    format!("the server ended TLS ({alert:?}): {remedy}")
+}
