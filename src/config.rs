@@ -70,7 +70,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(TLS_CERT, "", "absolute path of a PEM file with the certificate of this client and its chain; needs tls_key"),
     setting(TLS_KEY, "", "absolute path of a PEM file with the private key of tls_cert, not encrypted"),
     setting("sharedstate.redis.pool_max", "8", "most connections of one process"),
-    setting("sharedstate.redis.pool_idle_s", "30", "seconds after which an idle connection is closed"),
+    setting("sharedstate.redis.pool_idle_s", "1", "seconds after which an idle connection is closed"),
     setting("sharedstate.host.dir", "", "absolute path of the folder for the host table; empty: /dev/shm"),
     setting("sharedstate.host.memory", "32M", "bytes of the host table (K, M, G); at least 1M"),
     setting("sharedstate.host.slots", "16384", "most keys held on a host; rounded up to a multiple of 64"),

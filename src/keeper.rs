@@ -174,6 +174,10 @@ fn wait(
         }
         return;
     };
+    // At rest a host has one connection, its leader's: a worker's is closed soon after its flight.
+    if let Some(fleet) = &shared.fleet {
+        MutexGuard::unlocked(ledger, || fleet.rest());
+    }
     let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);
     if !MutexGuard::unlocked(ledger, || leader.turn(patience)) && !ledger.stopping {
         shared.changed.wait_for(ledger, at_most.unwrap_or(STAND_BY).min(STAND_BY));

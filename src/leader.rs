@@ -125,13 +125,21 @@ impl Leader {
     }
 
     fn hear(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let resident = |change: &&Change| self.host.hear(&change.key, change.version, change.floor);
+        let news = |change: &&Change| {
+            self.host.hear(&change.key, change.version, change.floor)
+                && self.held(&change.key) < change.version
+        };
         let mut keys: Vec<Key> =
-            changes.iter().filter(resident).map(|change| change.key.clone()).collect();
+            changes.iter().filter(news).map(|change| change.key.clone()).collect();
         keys.sort_unstable_by_key(Key::hash);
         keys.dedup();
         self.host.count(Counter::ChangesHeard, changes.len() as u64);
         keys.chunks(BATCH).try_for_each(|batch| self.compare(batch))
+    }
+
+    fn held(&self, key: &Key) -> Version {
+        let entry = self.host.look(key).and_then(|known| known.entry);
+        entry.map_or(Version::NONE, |entry| entry.version)
     }
 
     /// A bounded batch now and then.

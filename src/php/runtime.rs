@@ -22,7 +22,7 @@ use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::process;
 use crate::redis::log::RedisLog;
-use crate::redis::{Password, Prefix, RedisConfig, RedisStore, Tls};
+use crate::redis::{Login, Password, Prefix, RedisConfig, RedisStore, Tls};
 use crate::store::memory::MemoryHost;
 use crate::store::{Host, Known, Store};
 
@@ -34,7 +34,7 @@ pub struct Runtime {
     host: Arc<dyn Host>,
     /// The same host, when it is a table; else why there is none.
     table: Result<Arc<HostTable>, String>,
-    fleet: Option<Arc<RedisStore>>,
+    fleet: Option<Fleet>,
     settings: Snapshot,
     process: u64,
 }
@@ -146,7 +146,6 @@ fn build() -> Result<Runtime, Error> {
             Engine::following(host.clone(), store, leader)
         }
     };
-    let fleet = fleet.map(|(store, _)| store);
     Ok(Runtime { engine, config, host, table, fleet, settings, process: process::generation() })
 }
 
@@ -163,9 +162,11 @@ fn fleet(config: &Config) -> Result<Option<Fleet>, Error> {
     let redis = RedisConfig {
         tls: parsed.tls.map(|_| Tls { ca, identity }),
         prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
-        username: config.redis_username.clone().or(parsed.username.clone()),
-        password: password.or(parsed.password.clone()),
-        password_file: config.redis_password_file.clone(),
+        login: Login {
+            username: config.redis_username.clone().or(parsed.login.username),
+            password: password.or(parsed.login.password),
+            password_file: config.redis_password_file.clone(),
+        },
         connect_timeout: config.redis_connect_timeout,
         response_timeout: config.redis_response_timeout,
         pool_max: config.redis_pool_max,
@@ -273,10 +274,11 @@ impl Runtime {
                 ("host_memory_used", usage.occupied),
             ]);
         }
-        if let Some(redis) = &self.fleet {
+        if let Some((store, log)) = &self.fleet {
             let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());
             let pause = pause.map_or(0, |until| self.now().until(until).as_millis() as u64);
-            numbers.push(("redis_commands_of_this_process", redis.commands_sent()));
+            let sent = store.commands_sent() + log.commands_sent();
+            numbers.push(("redis_commands_of_this_process", sent));
             numbers.push(("redis_asked_again_in_ms", pause));
         }
         numbers

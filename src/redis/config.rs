@@ -26,10 +26,11 @@ impl fmt::Display for Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
     Single(Endpoint),
-    /// The one that most sentinels call the master of this name.
+    /// The one that a sentinel calls the master of this name; sentinels have a login of their own.
     Sentinel {
         sentinels: Vec<Endpoint>,
         master: String,
+        login: Login,
     },
     /// The node that holds the slot of the prefix; any seed knows which.
     Cluster {
@@ -41,7 +42,9 @@ impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Single(endpoint) => endpoint.fmt(f),
-            Self::Sentinel { sentinels, master } => write!(f, "{master} of {}", list(sentinels)),
+            Self::Sentinel { sentinels, master, .. } => {
+                write!(f, "{master} of {}", list(sentinels))
+            }
             Self::Cluster { seeds } => write!(f, "cluster {}", list(seeds)),
         }
     }
@@ -105,16 +108,22 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// As whom a server is spoken to; without a password there is no login.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    pub username: Option<String>,
+    pub password: Option<Password>,
+    /// Read at every connect, so that a rotated password is taken up; goes before `password`.
+    pub password_file: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
     pub topology: Topology,
     /// `None`: in the clear.
     pub tls: Option<Tls>,
     pub database: u32,
-    pub username: Option<String>,
-    pub password: Option<Password>,
-    /// Read at every connect, so that a rotated password is taken up; goes before `password`.
-    pub password_file: Option<PathBuf>,
+    pub login: Login,
     pub prefix: Prefix,
     /// For name resolution, connecting and authentication together.
     pub connect_timeout: Duration,
@@ -133,7 +142,8 @@ const SENTINEL_PORT: u16 = 26379;
 
 impl RedisConfig {
     /// - `redis://[user[:password]@]host[:port][/db]`
-    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/master[/db]`
+    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/master[/db]`, where the
+    ///   sentinels want one, too: `?sentinel_username=…&sentinel_password=…`
     /// - `redis+cluster://[user[:password]@]host[:port][,host[:port]…]`
     /// - each of these with TLS: `rediss://`, `rediss+sentinel://`, `rediss+cluster://`
     /// - `redis+unix://[user[:password]@]/path[?db=N]`, or `unix://`
@@ -150,25 +160,35 @@ impl RedisConfig {
         };
         let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
         let tls = scheme.starts_with("rediss").then(Tls::default);
-        let (topology, number) = match scheme {
+        let (mut topology, number) = match scheme {
             "redis" | "rediss" => {
                 (Topology::Single(tcp(address, REDIS_PORT)?), path.trim_start_matches('/'))
             }
             "redis+unix" | "unix" => (Topology::Single(unix(address, path)?), ""),
             "redis+sentinel" | "rediss+sentinel" => {
                 let (master, number) = named_master(path)?;
-                (Topology::Sentinel { sentinels: all(address, SENTINEL_PORT)?, master }, number)
+                let (sentinels, login) = (all(address, SENTINEL_PORT)?, Login::default());
+                (Topology::Sentinel { sentinels, master, login }, number)
             }
             "redis+cluster" | "rediss+cluster" => {
                 (Topology::Cluster { seeds: all(address, REDIS_PORT)? }, path.trim_matches('/'))
             }
             _ => return Err(format!("unknown scheme: {EXPECTED}")),
         };
-        let number = match query.split_once('=') {
-            Some(("db", number)) => number,
-            _ if query.is_empty() => number,
-            _ => return Err(format!("unknown parameter after '?': {EXPECTED}")),
-        };
+        let mut number = number;
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match (name, &mut topology) {
+                ("db", _) => number = value,
+                ("sentinel_username", Topology::Sentinel { login, .. }) => {
+                    login.username = Some(decoded(value)?);
+                }
+                ("sentinel_password", Topology::Sentinel { login, .. }) => {
+                    login.password = Some(Password(decoded(value)?));
+                }
+                _ => return Err(format!("unknown parameter after '?': {EXPECTED}")),
+            }
+        }
         let database = database(number)?;
         if database != 0 && matches!(topology, Topology::Cluster { .. }) {
             return Err(format!("a Cluster has no database but 0: {EXPECTED}"));
@@ -181,14 +201,16 @@ impl RedisConfig {
             topology,
             tls,
             database,
-            username: Some(decoded(username)?).filter(|user| !user.is_empty()),
-            password,
-            password_file: None,
+            login: Login {
+                username: Some(decoded(username)?).filter(|user| !user.is_empty()),
+                password,
+                password_file: None,
+            },
             prefix: Prefix("sharedstate".into()),
             connect_timeout: Duration::from_millis(250),
             response_timeout: Duration::from_millis(250),
             pool_max: 8,
-            pool_idle: Duration::from_secs(30),
+            pool_idle: Duration::from_secs(1),
         })
     }
 }
@@ -264,9 +286,9 @@ mod tests {
         let full = parse("redis://a%40b:p%3Aw%2F@10.0.0.1:7000/3");
         assert_eq!(full.topology, single("10.0.0.1", 7000));
         assert_eq!(full.database, 3);
-        assert_eq!(full.username.as_deref(), Some("a@b"));
-        assert_eq!(full.password, Some(Password::new("p:w/")));
-        assert_eq!(parse("redis://:pw@cache").username, None);
+        assert_eq!(full.login.username.as_deref(), Some("a@b"));
+        assert_eq!(full.login.password, Some(Password::new("p:w/")));
+        assert_eq!(parse("redis://:pw@cache").login.username, None);
         assert_eq!(parse("redis://cache?db=4").database, 4);
         for dsn in ["redis+unix:///run/redis.sock?db=2", "unix://:pw@/run/redis.sock?db=2"] {
             let unix = parse(dsn);
@@ -281,8 +303,17 @@ mod tests {
         let sentinel = RedisConfig::parse("redis+sentinel://u:p@a,b:7,[::1]/my%20shop/3").unwrap();
         let sentinels = vec![tcp("a", 26379), tcp("b", 7), tcp("::1", 26379)];
         let master = "my shop".into();
-        assert_eq!(sentinel.topology, Topology::Sentinel { sentinels, master });
-        assert_eq!((sentinel.database, sentinel.username.as_deref()), (3, Some("u")));
+        let login = Login::default();
+        assert_eq!(sentinel.topology, Topology::Sentinel { sentinels, master, login });
+        let theirs = "redis+sentinel://a/m?sentinel_username=u%40&sentinel_password=p%26&db=2";
+        let theirs = RedisConfig::parse(theirs).unwrap();
+        let Topology::Sentinel { login, .. } = theirs.topology else { panic!() };
+        assert_eq!(
+            (login.username.as_deref(), login.password),
+            (Some("u@"), Some(Password::new("p&")))
+        );
+        assert_eq!(theirs.database, 2);
+        assert_eq!((sentinel.database, sentinel.login.username.as_deref()), (3, Some("u")));
         let cluster = RedisConfig::parse("redis+cluster://a,b:7").unwrap();
         let seeds = vec![tcp("a", 6379), tcp("b", 7)];
         assert_eq!(cluster.topology, Topology::Cluster { seeds });
@@ -313,6 +344,7 @@ mod tests {
             "redis+sentinel://:s3cret@host",
             "redis+sentinel://:s3cret@host,/master",
             "redis+cluster://:s3cret@host/1",
+            "redis://:s3cret@host?sentinel_password=s3cret",
         ] {
             let error = RedisConfig::parse(dsn).unwrap_err();
             assert!(!error.contains("s3cret") && error.contains("expected"), "{dsn}: {error}");

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
-use super::config::{Endpoint, RedisConfig, Topology};
+use super::config::{Endpoint, Login, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Moment, system};
@@ -23,6 +24,7 @@ pub struct Connection {
     transport: Box<dyn Transport>,
     parser: Parser,
     database: u32,
+    endpoint: Endpoint,
     sent: Arc<AtomicU64>,
     broken: bool,
 }
@@ -31,6 +33,11 @@ impl Connection {
     /// All requests from now on end by `deadline`.
     pub fn set_deadline(&mut self, deadline: Moment) {
         self.transport.set_deadline(deadline);
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<Value>> {
@@ -81,16 +88,28 @@ impl ConnectionLike for Connection {
 /// code is mostly `ERR`.
 const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
-/// Opens connections, and counts what all of them send.
+/// What a server must be to be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Whatever,
+    /// It has to say so itself: who named it may not have heard of a fail-over.
+    Master,
+    /// Knows neither databases nor our name.
+    Sentinel,
+}
+
+/// Opens connections, and counts what all of them send. Which server: see `topology`.
 pub struct Connector {
     config: RedisConfig,
     sent: Arc<AtomicU64>,
     resolving: Arc<AtomicU32>,
+    /// The server that was spoken to last, where the DSN does not say it.
+    last: Mutex<Option<Endpoint>>,
 }
 
 impl Connector {
     pub fn new(config: RedisConfig) -> Self {
-        Self { config, sent: Arc::default(), resolving: Arc::default() }
+        Self { config, sent: Arc::default(), resolving: Arc::default(), last: Mutex::default() }
     }
 
     pub fn config(&self) -> &RedisConfig {
@@ -102,28 +121,43 @@ impl Connector {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// A connection ready for requests, by `deadline`.
-    pub fn open(&self, deadline: Moment) -> Result<Connection, StoreError> {
+    pub fn last_at(&self) -> Option<Endpoint> {
+        self.last.lock().clone()
+    }
+
+    /// A connection to this very server, ready for requests, by `deadline`.
+    pub fn open_at(
+        &self,
+        endpoint: &Endpoint,
+        login: &Login,
+        role: Role,
+        deadline: Moment,
+    ) -> Result<Connection, StoreError> {
+        if role != Role::Sentinel {
+            *self.last.lock() = Some(endpoint.clone());
+        }
         let mut connection = Connection {
-            transport: self.connect(deadline)?,
+            transport: self.connect(endpoint, deadline)?,
             parser: Parser::new(),
-            database: self.config.database,
+            database: if role == Role::Sentinel { 0 } else { self.config.database },
+            endpoint: endpoint.clone(),
             sent: Arc::clone(&self.sent),
             broken: false,
         };
-        self.greet(&mut connection)?;
+        self.greet(&mut connection, login, role)?;
         Ok(connection)
     }
 
-    fn connect(&self, deadline: Moment) -> Result<Box<dyn Transport>, StoreError> {
-        let Topology::Single(endpoint) = &self.config.topology else {
-            return Err(StoreError::Refused("Sentinel and Cluster: not in this release".into()));
-        };
+    fn connect(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Moment,
+    ) -> Result<Box<dyn Transport>, StoreError> {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
             Endpoint::Tcp { host, port } => self.resolve(host, *port, deadline),
         };
-        let addresses = addresses.map_err(|error| self.unreachable(&error))?;
+        let addresses = addresses.map_err(|error| unreachable_at(endpoint, &error))?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for (tried, address) in addresses.iter().enumerate() {
             // An equal share of what is left: a dead first address must not starve the second.
@@ -137,7 +171,7 @@ impl Connector {
                 Err(error) => last = error,
             }
         }
-        Err(self.unreachable(&last))
+        Err(unreachable_at(endpoint, &last))
     }
 
     /// The socket to `endpoint` as it may be spoken through.
@@ -149,7 +183,7 @@ impl Connector {
         match (&self.config.tls, endpoint) {
             (Some(tls), Endpoint::Tcp { host, .. }) => Secured::over(socket, host, tls)
                 .map(|secured| Box::new(secured) as _)
-                .map_err(|error| self.unreachable(&error)),
+                .map_err(|error| unreachable_at(endpoint, &error)),
             // A unix socket does not leave this host; no DSN asks for TLS on one.
             _ => Ok(Box::new(socket)),
         }
@@ -186,35 +220,57 @@ impl Connector {
     }
 
     /// Everything in one round trip.
-    fn greet(&self, connection: &mut Connection) -> Result<(), StoreError> {
+    fn greet(
+        &self,
+        connection: &mut Connection,
+        login: &Login,
+        role: Role,
+    ) -> Result<(), StoreError> {
         let mut greeting: Vec<Cmd> = Vec::new();
-        if let Some(password) = self.password()? {
+        if let Some(password) = password(login)? {
             let mut auth = cmd("AUTH");
-            if let Some(user) = &self.config.username {
+            if let Some(user) = &login.username {
                 auth.arg(user);
             }
             auth.arg(password);
             greeting.push(auth);
         }
-        if self.config.database != 0 {
+        if connection.database != 0 {
             let mut select = cmd("SELECT");
-            select.arg(self.config.database);
+            select.arg(connection.database);
             greeting.push(select);
         }
+        if role == Role::Master {
+            greeting.push(cmd("ROLE"));
+        }
         let needed = greeting.len();
-        let mut name = cmd("CLIENT");
-        name.arg("SETNAME").arg("sharedstate");
-        greeting.push(name);
+        if role != Role::Sentinel {
+            let mut name = cmd("CLIENT");
+            name.arg("SETNAME").arg("sharedstate");
+            greeting.push(name);
+        }
+        if greeting.is_empty() {
+            return Ok(());
+        }
 
         let mut bytes = Vec::new();
         greeting.iter().for_each(|command| command.write_packed_command(&mut bytes));
         let replies =
             connection.exchange(&bytes, greeting.len()).map_err(|error| self.unwelcome(&error))?;
         // A user or proxy that may not set a name works all the same.
+        let mut said = Value::Nil;
         for reply in replies.into_iter().take(needed) {
-            reply.extract_error().map_err(|error| self.unwelcome(&error))?;
+            said = reply.extract_error().map_err(|error| self.unwelcome(&error))?;
         }
-        Ok(())
+        match (role, said) {
+            (Role::Master, Value::Array(said))
+                if said.first() != Some(&Value::BulkString(b"master".into())) =>
+            {
+                let at = &connection.endpoint;
+                Err(StoreError::Unreachable(format!("Redis at {at} is not the master any more")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Why a greeting was not answered as it should be.
@@ -234,32 +290,18 @@ impl Connector {
         }
     }
 
-    fn password(&self) -> Result<Option<String>, StoreError> {
-        if let Some(path) = &self.config.password_file {
-            let refused = |why: String| {
-                StoreError::Refused(format!("password file {}: {why}", path.display()))
-            };
-            let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-            let password = read.trim_end_matches(['\r', '\n']);
-            if password.is_empty() {
-                return Err(refused("it is empty, but must hold the password".into()));
-            }
-            return Ok(Some(password.to_owned()));
+    /// The server that was spoken to last, and where the DSN does not name it, who did.
+    fn at(&self) -> String {
+        match (&self.config.topology, self.last_at()) {
+            (Topology::Single(endpoint), _) => endpoint.to_string(),
+            (topology, Some(last)) => format!("{last} ({topology})"),
+            (topology, None) => topology.to_string(),
         }
-        Ok(self.config.password.as_ref().map(|password| password.reveal().to_owned()))
-    }
-
-    fn unreachable(&self, error: &io::Error) -> StoreError {
-        let what = match error.kind() {
-            io::ErrorKind::TimedOut if error.get_ref().is_none() => "no answer in time".into(),
-            _ => error.to_string(),
-        };
-        StoreError::Unreachable(format!("Redis at {}: {what}", self.config.topology))
     }
 
     /// An error of the codec as one of the store's, without anything a request or a reply carried.
     pub fn explain(&self, error: &RedisError) -> StoreError {
-        let at = &self.config.topology;
+        let at = self.at();
         if let Some(code) = error.code() {
             // "unknown command" and its kind quote the arguments.
             let detail = error.detail().unwrap_or_default();
@@ -289,4 +331,26 @@ impl Connector {
             kind => StoreError::Refused(format!("Redis at {at}: unexpected reply ({kind:?})")),
         }
     }
+}
+
+fn password(login: &Login) -> Result<Option<String>, StoreError> {
+    if let Some(path) = &login.password_file {
+        let refused =
+            |why: String| StoreError::Refused(format!("password file {}: {why}", path.display()));
+        let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        let password = read.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(refused("it is empty, but must hold the password".into()));
+        }
+        return Ok(Some(password.to_owned()));
+    }
+    Ok(login.password.as_ref().map(|password| password.reveal().to_owned()))
+}
+
+fn unreachable_at(endpoint: &Endpoint, error: &io::Error) -> StoreError {
+    let what = match error.kind() {
+        io::ErrorKind::TimedOut if error.get_ref().is_none() => "no answer in time".into(),
+        _ => error.to_string(),
+    };
+    StoreError::Unreachable(format!("Redis at {endpoint}: {what}"))
 }

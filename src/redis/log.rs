@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
 
 use super::connection::{Connection, Connector};
-use super::scripts::{self, Row};
+use super::scripts::{self, Fields};
 use super::{RedisConfig, RedisStore};
 use crate::clock::{Moment, system};
 use crate::entry::{Entry, Key, Version};
@@ -27,8 +27,18 @@ pub struct RedisLog {
     values: String,
     stream: String,
     /// `None` until the first question, and after any error.
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Kept>>,
 }
+
+struct Kept {
+    connection: Connection,
+    /// When it was last certain that it leads to the right server.
+    right_at: Moment,
+}
+
+/// How often sentinels are asked whether there is another master: a former one that was cut off
+/// goes on answering.
+const ASK_SENTINELS: Duration = Duration::from_secs(1);
 
 impl RedisLog {
     /// Connects at first need.
@@ -50,20 +60,35 @@ impl RedisLog {
     ) -> Result<T, StoreError> {
         let _held = SignalsHeld::hold();
         let config = self.connector.config();
-        let mut kept = self.connection.lock();
-        let (mut connection, reused) = match kept.take() {
-            Some(connection) => (connection, true),
-            None => {
-                let by = system::monotonic().plus(config.connect_timeout);
-                (self.connector.open(by)?, false)
+        let mut lock = self.connection.lock();
+        let mut kept = lock.take();
+        let now = system::monotonic();
+        let by = now.plus(config.connect_timeout);
+        if let Some(Kept { connection, right_at }) = &mut kept
+            && right_at.until(now) >= ASK_SENTINELS
+        {
+            if self.connector.still_right(connection, by) {
+                *right_at = now;
+            } else {
+                kept = None;
             }
+        }
+        let (mut kept, reused) = match kept {
+            Some(kept) => (kept, true),
+            None => (Kept { connection: self.connector.open(by)?, right_at: now }, false),
         };
+        let connection = &mut kept.connection;
         connection.set_deadline(system::monotonic().plus(config.response_timeout + patience));
-        let answer = ask(&mut connection, reused);
+        let answer = ask(connection, reused);
         if connection.is_open() && answer.is_ok() {
-            *kept = Some(connection);
+            *lock = Some(kept);
         }
         answer.map_err(|error| self.connector.explain(&error))
+    }
+
+    /// Commands sent since this log was made.
+    pub fn commands_sent(&self) -> u64 {
+        self.connector.sent()
     }
 }
 
@@ -92,32 +117,15 @@ impl ChangeLog for RedisLog {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut bytes = Vec::new();
+        let mut call = scripts::FETCH.prepare_invoke();
         for key in keys {
-            let mut row = redis::cmd("HMGET");
-            row.arg(format!("{}{}", self.values, key.text())).arg(&Row::FIELDS);
-            row.write_packed_command(&mut bytes);
+            call.key(format!("{}{}", self.values, key.text()));
         }
-        // The time comes last: what remains is then too short by the pipeline, never too long.
-        redis::cmd("TIME").write_packed_command(&mut bytes);
-        let answers = self.with(Duration::ZERO, |connection, _| {
-            let answers = connection.req_packed_commands(&bytes, 0, keys.len() + 1)?;
-            answers.into_iter().map(Value::extract_error).collect()
-        })?;
-        rows(answers, now).ok_or_else(super::not_ours)
+        let rows: Vec<Fields> =
+            self.with(Duration::ZERO, |connection, _| call.invoke(connection))?;
+        let rows: Option<Vec<_>> = rows.iter().map(|row| scripts::fetch_reply(row, now)).collect();
+        rows.filter(|rows| rows.len() == keys.len()).ok_or_else(super::not_ours)
     }
-}
-
-fn rows(mut answers: Vec<Value>, now: Moment) -> Option<Vec<Reply<Option<Entry>>>> {
-    let (seconds, micros) = <(i64, i64)>::from_redis_value(answers.pop()?).ok()?;
-    let clock = seconds * 1000 + micros / 1000;
-    answers
-        .into_iter()
-        .map(|row| {
-            let fields = Vec::<Option<Vec<u8>>>::from_redis_value(row).ok()?;
-            scripts::row(&fields, clock, now)
-        })
-        .collect()
 }
 
 /// `None` for anything but the lines we write.

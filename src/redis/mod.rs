@@ -24,12 +24,13 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod topology;
 
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
 
-pub use config::{Endpoint, Password, Prefix, RedisConfig, Tls, Topology};
+pub use config::{Endpoint, Login, Password, Prefix, RedisConfig, Tls, Topology};
 
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
@@ -223,6 +224,10 @@ impl Store for RedisStore {
             reply = scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
         }
         Ok(Reply { floor: reply.floor, what: reply.what.into() })
+    }
+
+    fn rest(&self) {
+        self.pool.rest();
     }
 }
 

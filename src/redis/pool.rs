@@ -3,10 +3,13 @@
 //! An operation has one deadline, whatever it takes: waiting for a place, connecting, the request,
 //! and once more on a fresh connection when a reused one turns out to be dead.
 
+use std::thread;
+use std::time::Duration;
+
 use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionLike as _, RedisError, RedisResult};
 
-use super::config::RedisConfig;
+use super::config::{RedisConfig, Topology};
 use super::connection::{Connection, Connector};
 use crate::clock::{Moment, system};
 use crate::process::{self, SignalsHeld};
@@ -86,6 +89,10 @@ impl Pool {
             match operation(&mut connection) {
                 // The rest of the idle ones met the same end, or soon will.
                 Err(error) if !fresh && outdated(&error) => self.state.lock().idle.clear(),
+                // The slot is on its way to another node, or has just arrived there.
+                Err(error) if in_motion(&error) && system::monotonic().plus(MOVING) < end => {
+                    thread::sleep(MOVING);
+                }
                 result => {
                     if connection.is_open() && !result.as_ref().is_err_and(outdated) {
                         self.keep(connection);
@@ -118,14 +125,35 @@ impl Pool {
         state.idle.push(Idle { connection, since: system::monotonic() });
     }
 
+    /// Close what has been idle for long. Nobody may ask again, so somebody has to call this.
+    pub fn rest(&self) {
+        if self.generation == process::generation() {
+            self.close_idle(&mut self.state.lock());
+        }
+    }
+
     fn close_idle(&self, state: &mut State) {
-        let (now, most) = (system::monotonic(), self.connector.config().pool_idle);
+        let config = self.connector.config();
+        let most = match config.topology {
+            // A master that was cut off goes on answering until it hears of its successor.
+            Topology::Sentinel { .. } => config.pool_idle.min(Duration::from_secs(1)),
+            _ => config.pool_idle,
+        };
+        let now = system::monotonic();
         state.idle.retain(|idle| idle.since.until(now) < most);
     }
 }
 
 /// Whether a fresh connection may fare better: this one was closed while it lay idle, the password
-/// has changed since, or the server has stopped being the master.
+/// has changed since, the server has stopped being the master, or the slot has moved.
 fn outdated(error: &RedisError) -> bool {
-    error.is_connection_dropped() || matches!(error.code(), Some("NOAUTH" | "READONLY"))
+    let codes = ["NOAUTH", "READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
+    error.is_connection_dropped() || error.code().is_some_and(|code| codes.contains(&code))
+}
+
+/// How long to wait before asking again about a slot that is being moved, key by key.
+const MOVING: Duration = Duration::from_millis(20);
+
+fn in_motion(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| ["MOVED", "ASK", "TRYAGAIN"].contains(&code))
 }

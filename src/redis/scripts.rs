@@ -21,6 +21,7 @@ pub static COMMIT: LazyLock<Script> = script!("commit.lua");
 pub static ABANDON: LazyLock<Script> = script!("abandon.lua");
 pub static INVALIDATE: LazyLock<Script> = script!("invalidate.lua");
 pub static RESTORE: LazyLock<Script> = script!("restore.lua");
+pub static FETCH: LazyLock<Script> = script!("fetch.lua");
 
 /// What a script answers: texts, for Lua's own numbers would lose digits.
 pub type Fields = Vec<Vec<u8>>;
@@ -118,33 +119,16 @@ pub fn invalidate_reply(fields: &Fields) -> Option<Reply<bool>> {
     Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
 }
 
-/// The fields of a row that say what is stored; see `common.lua`.
-pub struct Row;
-
-impl Row {
-    pub const FIELDS: [&'static str; 7] = ["floor", "ver", "m", "r", "u", "x", "body"];
-}
-
-/// A row as [`Row::FIELDS`] brought it, by the server's clock in ms. An entry whose body cannot be
-/// read is none.
-pub fn row(fields: &[Option<Vec<u8>>], clock: i64, now: Moment) -> Option<Reply<Option<Entry>>> {
-    let number = |field: &Option<Vec<u8>>| match field {
-        None => Some(0),
-        Some(text) => std::str::from_utf8(text).ok()?.parse::<i64>().ok(),
+/// An entry whose body cannot be read is none.
+pub fn fetch_reply(fields: &Fields, now: Moment) -> Option<Reply<Option<Entry>>> {
+    let mut reply = Reader(fields.iter());
+    let floor = reply.version()?;
+    let what = match reply.text()? {
+        "value" => reply.stored(now)?.ok(),
+        "none" => None,
+        _ => return None,
     };
-    let [floor, version, minted, refresh, usable, expires, body] = fields else { return None };
-    let instant = |field| Some(now.plus_millis(number(field)? - clock));
-    let timing = Timing {
-        minted_at: instant(minted)?,
-        refresh_at: instant(refresh)?,
-        usable_until: instant(usable)?,
-        expires_at: instant(expires)?,
-    };
-    let version = Version(number(version)?.try_into().ok()?);
-    let stored = body.as_deref().filter(|_| version > Version::NONE).and_then(envelope::decode);
-    let what =
-        stored.map(|(value, detail)| Entry { version, timing, unsynced: false, value, detail });
-    Some(Reply { floor: Version(number(floor)?.try_into().ok()?), what })
+    Some(Reply { floor, what })
 }
 
 impl From<CommitReply> for Committed {

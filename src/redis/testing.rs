@@ -9,7 +9,7 @@ use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 
 use super::RedisStore;
-use super::config::{Password, RedisConfig, Tls};
+use super::config::{Login, Password, RedisConfig, Tls};
 use super::connection::{Connection, Connector};
 use crate::clock::system;
 use crate::process::SignalsHeld;
@@ -85,7 +85,8 @@ impl Server {
     pub fn config(&self) -> RedisConfig {
         let dsn = format!("redis+unix://{}", self.socket().display());
         let config = RedisConfig::parse(&dsn).unwrap();
-        RedisConfig { password: self.password.clone().map(Password::new), ..patient(config) }
+        let password = self.password.clone().map(Password::new);
+        RedisConfig { login: Login { password, ..Login::default() }, ..patient(config) }
     }
 
     pub fn tcp(&self, credentials: &str, rest: &str) -> RedisConfig {

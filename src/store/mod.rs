@@ -211,6 +211,9 @@ pub trait Store: Send + Sync {
         entry: &Entry,
         now: Moment,
     ) -> Result<Reply<Committed>, StoreError>;
+
+    /// Let go of what is kept for a next question and was not needed lately.
+    fn rest(&self) {}
 }
 
 /// What a host knows of a key: the entry that may be served and the marks beside it.
