@@ -25,8 +25,8 @@ final class DeploymentTest extends TestCase
     {
         [$old, $new] = [$this->old('north'), $this->new('south')];
         foreach ([[$old, $new], [$new, $old]] as $round => [$first, $second]) {
-            $token = $this->token($first, "crm:$round");
-            self::assertSame($token, $this->token($second, "crm:$round"));
+            $token = $this->tokenOf($first, "crm:$round");
+            self::assertSame($token, $this->tokenOf($second, "crm:$round"));
         }
         self::assertSame(2, $this->mints->mints());
     }
@@ -36,11 +36,11 @@ final class DeploymentTest extends TestCase
         [$old, $new] = [$this->old('north'), $this->new('south')];
         foreach ([[$old, $new], [$new, $old]] as $round => [$rejecting, $other]) {
             $name = "crm:$round";
-            $rejected = $this->token($rejecting, $name);
-            self::assertSame($rejected, $this->token($other, $name));
-            $fresh = $this->token($rejecting, $name, ['rejected' => $rejected]);
+            $rejected = $this->tokenOf($rejecting, $name);
+            self::assertSame($rejected, $this->tokenOf($other, $name));
+            $fresh = $this->tokenOf($rejecting, $name, ['rejected' => $rejected]);
             self::assertNotSame($rejected, $fresh);
-            $this->until('the other version heard of it', fn () => $this->token($other, $name) === $fresh);
+            $this->until('the other version heard of it', fn () => $this->tokenOf($other, $name) === $fresh);
         }
         self::assertSame(4, $this->mints->mints());
     }
@@ -62,12 +62,12 @@ final class DeploymentTest extends TestCase
     public function test_old_and_new_workers_of_one_host_share_the_token(): void
     {
         $old = $this->old('north');
-        $token = $this->token($old, 'crm');
+        $token = $this->tokenOf($old, 'crm');
         $new = new Fpm($this->folder, 'north-new', ['www' => $this->pool('north', $this->settings())]);
-        self::assertSame($token, $this->token($new, 'crm'));
-        self::assertSame($token, $this->token($old, 'crm'));
+        self::assertSame($token, $this->tokenOf($new, 'crm'));
+        self::assertSame($token, $this->tokenOf($old, 'crm'));
         $old->stop();
-        self::assertSame($token, $this->token($new, 'crm'));
+        self::assertSame($token, $this->tokenOf($new, 'crm'));
         self::assertSame(1, $this->mints->mints());
     }
 
@@ -85,12 +85,5 @@ final class DeploymentTest extends TestCase
     private function settings(): array
     {
         return ['redis.dsn' => $this->redis->dsn()];
-    }
-
-    private function token(Fpm $host, string $name, array $options = []): string
-    {
-        $response = $this->get($host, 'token.php', ['name' => $name, 'ms' => 20, 'options' => json_encode((object) $options)]);
-        $this->assertAllServed([$response]);
-        return (string) $response->token();
     }
 }

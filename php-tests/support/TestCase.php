@@ -64,6 +64,44 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         return array_values($crowd->finish())[0];
     }
 
+    /** The token that $host hands out, from a mint that takes no time if it has to. */
+    protected function tokenOf(Fpm $host, string $name = 'crm', array $options = []): string
+    {
+        $response = $this->get($host, 'token.php', ['name' => $name, 'ms' => 0, 'options' => json_encode((object) $options)]);
+        $this->assertAllServed([$response], $name);
+        return (string) $response->token();
+    }
+
+    /**
+     * All that a fleet does with its Redis: a mint, a hit elsewhere, a rejection that is heard of, and a Redis that lost
+     * everything and gets it back.
+     *
+     * @param callable(string): Fpm $start a host of the fleet, by its name
+     */
+    protected function assertAFleetWorks(callable $start, RedisServer $redis): void
+    {
+        [$north, $south] = [$start('north'), $start('south')];
+        $first = $this->tokenOf($north);
+        self::assertSame($first, $this->tokenOf($south));
+        $fresh = $this->tokenOf($south, 'crm', ['rejected' => $first]);
+        self::assertNotSame($first, $fresh);
+        $this->until('north heard of the rejection', fn (): bool => $this->tokenOf($north) === $fresh);
+        self::assertGreaterThan(0, $this->status($north)['changes_heard'], 'the change log is followed');
+
+        // A leader whose connection was lost compares at once, and not within five seconds.
+        $redis->command('FLUSHALL');
+        $redis->command('CLIENT', 'KILL', 'TYPE', 'normal');
+        $this->until('Redis got it back', fn (): bool => str_contains((string) $redis->command('INFO', 'keyspace'), 'keys='));
+        self::assertSame($fresh, $this->tokenOf($start('east')), 'a host that knew nothing');
+        self::assertSame(2, $this->mints->mints('crm'));
+    }
+
+    /** @return array<string, mixed> */
+    protected function status(Fpm $host): array
+    {
+        return $this->get($host, 'status.php', [])->json()['status'];
+    }
+
     /** Waits for something that happens in another process. */
     protected function until(string $what, callable $condition, float $seconds = 10.0, ?Crowd $crowd = null): void
     {
