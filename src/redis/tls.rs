@@ -56,11 +56,7 @@ impl Secured {
 
 impl Read for Secured {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.read(buffer) {
-            // A farewell of the server's.
-            Ok(0) if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-            done => done.map_err(explained),
-        }
+        self.0.read(buffer).map_err(explained)
     }
 }
 
