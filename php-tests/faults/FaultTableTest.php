@@ -7,7 +7,9 @@ use SharedState\Tests\Support\FaultRun;
 use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\HostLeader;
 use SharedState\Tests\Support\Process;
+use SharedState\Tests\Support\RedisCluster;
 use SharedState\Tests\Support\RedisServer;
+use SharedState\Tests\Support\SentinelSet;
 use SharedState\Tests\Support\TestCase;
 
 /** One row of docs/FAULTS.md each: what it costs, measured, and what it may never cost, asserted. */
@@ -151,6 +153,32 @@ final class FaultTableTest extends TestCase
                 $this->redis->authenticated('first', ['CONFIG', 'SET', 'requirepass', 'second'], ['CLIENT', 'KILL', 'TYPE', 'normal']);
             },
             mend: fn () => file_put_contents($file, "second\n"));
+    }
+
+    // --- Another server takes over ---------------------------------------------------------------
+
+    public function test_a_fail_over_by_sentinel(): void
+    {
+        $set = new SentinelSet($this->folder);
+        $this->fault('fail-over by Sentinel: master and one of three sentinels SIGKILL', $this->hosts(['redis.dsn' => $set->dsn()]), 3.0, perHost: true,
+            break: function () use ($set): void {
+                $set->master()->kill();
+                $set->killSentinel();
+            });
+    }
+
+    public function test_a_fail_over_in_a_cluster(): void
+    {
+        $cluster = new RedisCluster($this->folder);
+        $this->fault('fail-over in a Cluster of six: the slot\'s master SIGKILL', $this->hosts(['redis.dsn' => $cluster->dsn()]), 3.0, perHost: true,
+            break: fn () => $cluster->nodes[$cluster->masters()[0][0]]->kill());
+    }
+
+    public function test_the_slot_moved(): void
+    {
+        $cluster = new RedisCluster($this->folder);
+        $this->fault('the slot moved to another node of the Cluster, every second for 3 s', $this->hosts(['redis.dsn' => $cluster->dsn()]), 3.0,
+            meanwhile: $this->every(1.0, fn () => $cluster->moveSlot()), perHost: true);
     }
 
     // --- Processes -------------------------------------------------------------------------------
@@ -329,8 +357,7 @@ final class FaultTableTest extends TestCase
     }
 
     /**
-     * Two hosts on one Redis. With $faketime the northern one's clock is off by so many seconds, or by what the
-     * file $clock says.
+     * Two hosts on one Redis, reached through $port where that is another's.
      *
      * @param array<string, string|int> $settings
      * @param list<string> $server options of redis-server
@@ -340,9 +367,18 @@ final class FaultTableTest extends TestCase
     {
         $this->port ??= RedisServer::freePort();
         $this->redis = $this->redis('--port', (string) $this->port, ...$server);
-        $settings += [
-            'redis.dsn' => 'redis://127.0.0.1:' . ($port ?? $this->port), 'token.lease_ms' => FaultRun::LEASE_MS, 'token.wait_timeout_ms' => 4000,
-        ];
+        return $this->hosts($settings + ['redis.dsn' => 'redis://127.0.0.1:' . ($port ?? $this->port)], $faketime, $clock);
+    }
+
+    /**
+     * With $faketime the northern host's clock is off by so many seconds, or by what the file $clock says.
+     *
+     * @param array<string, string|int> $settings
+     * @return array{Fpm, Fpm}
+     */
+    private function hosts(array $settings, ?string $faketime = null, ?string $clock = null): array
+    {
+        $settings += ['token.lease_ms' => FaultRun::LEASE_MS, 'token.wait_timeout_ms' => 4000];
         $wrapper = [];
         $north = ['pm.max_children' => FaultRun::WORKERS];
         if ($faketime !== null) {

@@ -75,22 +75,24 @@ final class RedisServer
     /** @return string|int|list<mixed>|null the reply; an error reply is thrown, except that PING takes any */
     public function command(string ...$words): string|int|array|null
     {
-        return $this->conversation([$words])[0];
+        return self::converse($this->dsn(), [$words])[0];
     }
 
     /** Commands of one connection, behind AUTH; without their replies. @param list<string> ...$commands */
     public function authenticated(string $password, array ...$commands): void
     {
-        $this->conversation([['AUTH', $password], ...$commands]);
+        self::converse($this->dsn(), [['AUTH', $password], ...$commands]);
     }
 
     /**
+     * The replies to commands sent one by one to whatever listens there and speaks as Redis does.
+     *
      * @param list<list<string>> $commands
      * @return list<string|int|list<mixed>|null>
      */
-    private function conversation(array $commands): array
+    public static function converse(string $address, array $commands): array
     {
-        $stream = @stream_socket_client($this->dsn(), $code, $message, 2);
+        $stream = @stream_socket_client($address, $code, $message, 2);
         if ($stream === false) {
             throw new RuntimeException("no connection to Redis: $message");
         }
@@ -102,13 +104,13 @@ final class RedisServer
                 $text .= '$' . strlen($word) . "\r\n$word\r\n";
             }
             fwrite($stream, $text);
-            $replies[] = $this->reply($stream, $words[0] === 'PING');
+            $replies[] = self::reply($stream, $words[0] === 'PING');
         }
         return $replies;
     }
 
     /** @param resource $stream */
-    private function reply($stream, bool $anything): string|int|array|null
+    private static function reply($stream, bool $anything): string|int|array|null
     {
         $line = rtrim((string) fgets($stream), "\r\n");
         $rest = substr($line, 1);
@@ -122,7 +124,7 @@ final class RedisServer
             case '*':
                 $list = [];
                 for ($i = 0; $i < (int) $rest; $i++) {
-                    $list[] = $this->reply($stream, $anything);
+                    $list[] = self::reply($stream, $anything);
                 }
                 return $list;
             default:
