@@ -227,6 +227,15 @@ impl Timing {
         (timing, margin < policy.margin)
     }
 
+    /// As a host has it that did not mint it: renewed later, by a tenth to a half of what is left
+    /// of its usable life then. The minter's host goes first and the others hear of it before they
+    /// have asked; should it be gone, they do not all ask at once. `share` lies in 0..=1.
+    pub fn spread(self, share: f64) -> Self {
+        let left = self.refresh_at.until(self.usable_until);
+        let later = left.mul_f64(0.1 + 0.4 * share.clamp(0.0, 1.0));
+        Self { refresh_at: self.refresh_at.plus(later), ..self }
+    }
+
     /// A sheet is due after one interval, stale after two, gone after `max_stale`.
     pub fn sheet(confirmed_at: Moment, interval: Duration, max_stale: Duration) -> Self {
         Self {
@@ -350,6 +359,16 @@ mod tests {
             assert!(t.minted_at < t.refresh_at, "{seconds} s is cached");
             assert!(t.refresh_at < t.usable_until, "{seconds} s renews early");
             assert!(t.usable_until < t.expires_at, "{seconds} s keeps a margin");
+        }
+    }
+
+    #[test]
+    fn who_did_not_mint_renews_later_and_in_time() {
+        let minute = Duration::from_secs(60);
+        for lifetime in [2, 5, 60, 3600, 86_400] {
+            let (own, _) = Timing::token(Moment::default(), minute * lifetime, DEFAULTS);
+            let [first, last] = [0.0, 1.0].map(|share| own.spread(share).refresh_at);
+            assert!(own.refresh_at < first && first < last && last < own.usable_until);
         }
     }
 

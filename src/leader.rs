@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::entry::{Entry, Key, Version};
 use crate::metrics::Counter;
 use crate::store::log::{Change, ChangeLog, Followed, Position};
-use crate::store::{Asked, Committed, Host, Reply, Right, Store, StoreError};
+use crate::store::{Asked, Committed, Host, Reply, Right, Store, StoreError, as_kept_here};
 
 /// Keys compared in one pipeline.
 const BATCH: usize = 256;
@@ -172,6 +172,9 @@ impl Leader {
                 Some(held) if held.version > stored && held.servable(key.kind(), now) => {
                     self.give_back(key, &held, asked)?;
                 }
+                Some(held) if held.version == stored && !held.unsynced => {
+                    self.host.confirm(key, stored, asked.at);
+                }
                 _ => {
                     if let Some(entry) = what.filter(|entry| entry.version >= floor) {
                         self.keep(key, &entry, asked);
@@ -196,7 +199,8 @@ impl Leader {
     }
 
     fn keep(&self, key: &Key, entry: &Entry, asked: Asked) {
-        if let Err(error) = self.host.adopt(key, entry, asked) {
+        let entry = as_kept_here(entry.clone(), key.kind());
+        if let Err(error) = self.host.adopt(key, &entry, asked) {
             log::debug!("not kept in the host table: {error}");
         }
     }

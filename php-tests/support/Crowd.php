@@ -76,6 +76,11 @@ final class Crowd
         }
     }
 
+    public function countOpen(): int
+    {
+        return count($this->open);
+    }
+
     public function isOpen(int $request): bool
     {
         return isset($this->open[$request]);

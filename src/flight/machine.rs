@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Kind, Version};
 use crate::store::{
     Boarding, Claim, Claimed, Committed, Failure, Known, Lease, Reply, Right, Secret, StoreError,
-    jittered,
+    as_kept_here, jittered,
 };
 
 /// The kernel wakes nobody when an owner dies, so nobody sleeps for longer than this.
@@ -60,6 +60,10 @@ pub enum Action {
     Adopt(Entry),
     /// The host's entry of this version is still the newest.
     Confirm(Version),
+    /// Nobody of this host asks about the entry it has until then.
+    Postpone {
+        until: Moment,
+    },
     Done(Result<Served, FlightError>),
 }
 
@@ -94,6 +98,8 @@ pub struct Flight {
     /// Usable, and given out should nothing better be had.
     have: Option<Have>,
     newest: Version,
+    /// Nobody asks about what is usable before.
+    ask_at: Moment,
     /// Below it this host serves nothing, whatever a store may still have.
     floor: Version,
     rejected: Option<Digest>,
@@ -133,6 +139,8 @@ enum Phase {
     Committing,
     /// Our mint failed: what is still usable now, else the error.
     FallingBack(FlightError),
+    /// What we have is served, once the others know not to ask.
+    Postponing,
     /// One more action to carry out, then this.
     Finishing(Result<Served, FlightError>),
 }
@@ -151,6 +159,7 @@ impl Flight {
             phase: Phase::First,
             have: None,
             newest: Version::NONE,
+            ask_at: Moment::default(),
             floor: Version::NONE,
             right: None,
             orphan: None,
@@ -189,6 +198,9 @@ impl Flight {
             Event::Claimed(reply) => self.claimed(reply, now),
             Event::Outcome(outcome) => self.outcome(outcome, now),
             Event::Committed(reply) => self.committed(reply, now),
+            Event::Carried if matches!(self.phase, Phase::Postponing) => {
+                self.serve(Tier::Host, now)
+            }
             Event::Carried | Event::Adopted(Ok(())) => self.finished(),
             Event::Adopted(Err(error)) => {
                 // Served all the same; it will be asked for again.
@@ -206,6 +218,7 @@ impl Flight {
             self.failing = known.authority_failing;
             self.rejected = self.rejected.or(known.pending_rejection);
             let confirmed_at = known.confirmed_at;
+            self.ask_at = known.ask_at;
             self.have = known
                 .entry
                 .filter(|entry| entry.servable(self.kind, now))
@@ -232,6 +245,7 @@ impl Flight {
             Phase::Confirmation { give_up } if age >= half && now < give_up && !self.failing => {
                 Action::Sleep(Duration::from_millis(2))
             }
+            _ if due && self.fleet && now < self.ask_at => self.serve(Tier::Host, now),
             // The flight's claim asks about the entry as well.
             _ if due => self.board(now),
             Phase::Confirmation { .. } => {
@@ -354,7 +368,10 @@ impl Flight {
             }
             Claimed::Busy(left) => {
                 if self.have.is_some() {
-                    self.serve(Tier::Host, now)
+                    // Somebody renews it; the log says when. Every reader would ask until then.
+                    let until = now.plus(left.min(self.plan.max_staleness / 2));
+                    self.phase = Phase::Postponing;
+                    Action::Postpone { until }
                 } else if now >= self.plan.wait_until {
                     Action::Done(Err(FlightError::WaitTimeout))
                 } else {
@@ -488,7 +505,7 @@ impl Flight {
     }
 
     fn adopt(&mut self, entry: Entry, now: Moment) -> Action {
-        self.finish_with(entry, Tier::Store, now)
+        self.finish_with(as_kept_here(entry, self.kind), Tier::Store, now)
     }
 
     fn finish_with(&mut self, entry: Entry, tier: Tier, now: Moment) -> Action {

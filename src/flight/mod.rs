@@ -300,6 +300,10 @@ impl Engine {
             Action::MayRevalidate { until } => {
                 Event::MayRevalidate(host.may_revalidate(key, now, until))
             }
+            Action::Postpone { until } => {
+                host.may_revalidate(key, now, until);
+                Event::Carried
+            }
             Action::Restore(entry) => {
                 *asked = self.asked(key);
                 host.count(Counter::Revalidations, 1);

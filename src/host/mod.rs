@@ -326,6 +326,7 @@ impl Host for HostTable {
                 newest: Version(words.newest.load(Acquire)).max(floor),
                 floor,
                 pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
+                ask_at: Moment::from_millis(words.next_check.load(Relaxed) as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
             };
             if words.state.load(Acquire) == state.0 {

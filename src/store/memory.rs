@@ -170,6 +170,7 @@ impl Host for MemoryHost {
         let heard = entry.as_ref().is_some_and(|it| it.version >= slot.newest && !it.unsynced);
         let heartbeat = if heard { state.heartbeat } else { Moment::default() };
         Some(Known {
+            ask_at: slot.revalidate_at,
             entry,
             confirmed_at: slot.confirmed_at.max(heartbeat),
             newest: slot.newest,

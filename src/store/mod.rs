@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
-use crate::entry::{Digest, Entry, Key, Version};
+use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 
 #[cfg(test)]
@@ -129,6 +129,16 @@ pub fn jittered(pause: Duration) -> Duration {
     pause + pause * random / 1000
 }
 
+/// What a store had, as this host keeps it: see [`Timing::spread`].
+pub fn as_kept_here(entry: Entry, kind: Kind) -> Entry {
+    if kind != Kind::Token {
+        // A sheet is refreshed early or in time, never late.
+        return entry;
+    }
+    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+    Entry { timing: entry.timing.spread(share), ..entry }
+}
+
 /// The pause after `failures` failures in a row (1 is the first).
 pub fn backoff(base: Duration, failures: u64) -> Duration {
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
@@ -228,6 +238,8 @@ pub struct Known {
     pub floor: Version,
     /// A rejection that could not be told to the authority yet.
     pub pending_rejection: Option<Digest>,
+    /// Nobody of this host asks about a usable entry before.
+    pub ask_at: Moment,
     /// The authority did not answer when this host last asked it, about any key.
     pub authority_failing: bool,
 }
