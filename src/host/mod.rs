@@ -427,7 +427,7 @@ impl Host for HostTable {
             let current =
                 newest.is_some_and(|newest| entry.version.0 >= newest) && entry.version >= *floor;
             if current {
-                record.entry = Some(entry.clone());
+                record.adopt(entry);
             }
             current
         })?;

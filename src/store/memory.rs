@@ -232,7 +232,7 @@ impl Host for MemoryHost {
         let known = slot.entry().is_some_and(|held| held.version == entry.version);
         slot.confirmed_at = if known { slot.confirmed_at.max(asked_at) } else { asked_at };
         slot.newest = entry.version;
-        slot.record.entry = Some(entry.clone());
+        slot.record.adopt(entry);
         Ok(())
     }
 

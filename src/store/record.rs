@@ -154,6 +154,16 @@ impl Record {
         Committed::Accepted
     }
 
+    /// Take over what the authority has. Of two copies of one version the minter's own is renewed
+    /// first, and stays so.
+    pub fn adopt(&mut self, entry: &Entry) {
+        let mut entry = entry.clone();
+        if let Some(held) = self.entry.as_ref().filter(|held| held.version == entry.version) {
+            entry.timing.refresh_at = entry.timing.refresh_at.min(held.timing.refresh_at);
+        }
+        self.entry = Some(entry);
+    }
+
     /// The entry that may be handed out now.
     pub fn served(&self, at: &Context<'_>) -> Option<&Entry> {
         self.entry
