@@ -76,7 +76,6 @@ $is(\SharedState\WaitTimeout::class, get_debug_type($recursive?->getPrevious()),
 $throws(\ArgumentCountError::class, 'at least 1', static fn () => shared_token_get());
 $throws(\TypeError::class, 'valid callback or null', static fn () => shared_token_get($name('a'), 'no such function'));
 $throws(\ValueError::class, 'the known ones are ttl', static fn () => shared_token_get($name('a'), null, ['tll' => 1]));
-$throws(\ValueError::class, 'not supported by this release', static fn () => shared_token_get($name('a'), null, ['defer' => true]));
 $throws(\ValueError::class, 'must not be empty', static fn () => shared_token_get(''));
 $trace = $throws(\TypeError::class, 'fingerprint', static fn () => shared_token_invalidate($name('a'), 'secret', ['fingerprint' => 1]));
 $is(false, str_contains(print_r($trace?->getTrace(), true), 'secret'), 'a rejected token is not in the trace');

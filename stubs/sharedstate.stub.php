@@ -18,7 +18,7 @@ namespace {
      * leave it out where the token is known to exist.
      *
      * @param (callable(array{name: string, version: int}): (array<string, mixed>|string|object))|null $mint
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail'} $options
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
      *        `ttl`: seconds, when the response does not say. `margin`: seconds before the expiry
      *        in which the token is no longer served. `refresh_ratio`: share of the usable life
      *        after which one worker renews. `wait_ms`: longest wait for another worker's mint.
@@ -27,6 +27,7 @@ namespace {
      *        just refused by the API: it is invalidated first; refused again too soon (within 1 s,
      *        2 s, … 60 s) the same token comes back. `keep`: fields of the response to
      *        hand out by `shared_token_info()`. `store_down`: what to do without Redis.
+     *        `defer`: what is still usable is served, and renewed after the response.
      *
      * @throws \SharedState\MintFailed the callable threw an \Exception (its `previous`), or the fleet backs off
      * @throws \SharedState\InvalidValue the callable's answer cannot be used
@@ -42,7 +43,7 @@ namespace {
      * Drop a token everywhere. With `$rejected`, the token an API refused: only if it is still the
      * current one, so that two workers with the same 401 do not drop each other's successor.
      *
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail'} $options
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
      *        those of `shared_token_get()`; the fingerprint counts
      *
      * @return bool whether anything was dropped
@@ -57,7 +58,7 @@ namespace {
      * What is known of a token on this host, without the token itself; null when there is none.
      * Times are Unix seconds.
      *
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail'} $options
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
      *        those of `shared_token_get()`; the fingerprint counts
      *
      * @return array{
@@ -110,6 +111,9 @@ namespace {
 }
 
 namespace SharedState {
+    /** @internal PHP calls it at the end of a request that asked for `defer`; does nothing otherwise. */
+    function renew_deferred(): void {}
+
     class Exception extends \RuntimeException {}
 
     /** The callable failed, here (then `getPrevious()` is its exception) or at another worker. */

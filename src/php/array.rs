@@ -44,6 +44,12 @@ impl Array {
     }
 
     /// One owner less; the caller's reference is gone after this.
+    /// The array itself; whoever asks holds a reference for as long.
+    pub fn table<'a>(self) -> &'a ZendHashTable {
+        // SAFETY: a live array, by the reference that the caller holds.
+        unsafe { self.0.as_ref() }
+    }
+
     pub fn release(self) {
         if self.is_immutable() {
             return;

@@ -10,7 +10,7 @@ use ext_php_rs::types::Zval;
 use ext_php_rs::zend::{ExecuteData, run_handler};
 
 use super::exceptions::Stop;
-use super::{fast, status, tokens, zend};
+use super::{defer, fast, status, tokens, zend};
 
 /// Runs `body` so that neither a panic nor a bailout crosses Rust unnoticed, and hands PHP the
 /// value or the exception. A bailout leaves only after `body` and all it owned are gone.
@@ -35,6 +35,10 @@ extern "C" fn shared_token_info(ex: &mut ExecuteData, retval: &mut Zval) {
 
 extern "C" fn sharedstate_status(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, status::status);
+}
+
+extern "C" fn renew_deferred(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, defer::renew);
 }
 
 fn string(name: &str) -> Arg<'static> {
@@ -89,6 +93,11 @@ pub fn add(module: ModuleBuilder<'static>) -> ModuleBuilder<'static> {
                 .arg(Arg::new("limited", DataType::Bool).default("false"))
                 .returns(DataType::Array, false, false),
         )
+        .function(FunctionBuilder::new(defer::FUNCTION, renew_deferred).returns(
+            DataType::Void,
+            false,
+            false,
+        ))
 }
 
 /// Keeps tokens out of stack traces: `$rejected` is one, and `$options` may hold one

@@ -17,6 +17,7 @@ mod array;
 mod callable;
 mod convert;
 mod counters;
+mod defer;
 mod exceptions;
 mod fast;
 mod flights;
@@ -87,6 +88,7 @@ unsafe extern "C" fn request_startup(_: i32, _: i32) -> i32 {
 /// RSHUTDOWN. The order matters: tickets first, for others wait for them; then what the request
 /// counted and remembered; the runtime last.
 unsafe extern "C" fn request_shutdown(_: i32, _: i32) -> i32 {
+    defer::forget();
     tickets::abandon_all();
     counters::flush();
     memo::clear();

@@ -15,10 +15,17 @@ use crate::entry::{Digest, Fingerprint};
 use crate::flight::{Plan, StoreDown};
 use crate::token::TokenOptions;
 
-const TOKEN: [&str; 8] =
-    ["ttl", "margin", "refresh_ratio", "wait_ms", "fingerprint", "rejected", "keep", "store_down"];
-/// Named by the documentation, not built yet: refused in other words than a typing error.
-const LATER: [&str; 1] = ["defer"];
+const TOKEN: [&str; 9] = [
+    "ttl",
+    "margin",
+    "refresh_ratio",
+    "wait_ms",
+    "fingerprint",
+    "rejected",
+    "keep",
+    "store_down",
+    "defer",
+];
 const FX: [&str; 1] = ["sheet"];
 
 /// An hour, as for the setting; nobody waits longer for a web page.
@@ -33,6 +40,8 @@ pub struct Token {
     pub read: TokenOptions,
     wait: Option<Duration>,
     store_down: Option<StoreDown>,
+    /// Renew after the response; not what was just rejected.
+    pub defer: bool,
 }
 
 impl Token {
@@ -60,6 +69,7 @@ impl Token {
             read,
             wait: options.wait()?,
             store_down: options.store_down()?,
+            defer: options.flag("defer")?,
         })
     }
 
@@ -107,11 +117,6 @@ impl<'a> Options<'a> {
                 Some(name) => String::from_utf8_lossy(name.bytes()).into_owned(),
                 None => key.long().unwrap_or_default().to_string(),
             };
-            if LATER.contains(&name.as_str()) {
-                return Err(
-                    options.value(format!("option '{name}' is not supported by this release"))
-                );
-            }
             if !known.contains(&name.as_str()) {
                 return Err(options.value(format!(
                     "option '{name}' is unknown; the known ones are {}",
@@ -130,6 +135,13 @@ impl<'a> Options<'a> {
         let given = zend::type_name(given);
         let sentence = format!("cannot be used: option '{name}' must be {wanted}, {given} given");
         Stop::Type(self.position, sentence)
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Stop> {
+        match self.get(name) {
+            None => Ok(false),
+            Some(value) => value.bool().ok_or_else(|| self.wrong(name, "a bool", value)),
+        }
     }
 
     /// The option's value; `null` counts as not given.

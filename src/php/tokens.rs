@@ -1,5 +1,7 @@
 //! `shared_token_get`, `shared_token_invalidate` and `shared_token_info`, past the pure hit.
 
+use std::sync::Arc;
+
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
@@ -9,11 +11,11 @@ use super::flights::{Flight, Minted};
 use super::options::Token;
 use super::runtime::{Event, Runtime};
 use super::string::Str;
-use super::{args, counters, memo, runtime, zend};
+use super::{args, counters, defer, memo, runtime, zend};
 use crate::clock::Moment;
-use crate::entry::{Detail, Entry, Fingerprint, Key, Kind, freshness};
+use crate::entry::{Detail, Entry, Fingerprint, Freshness, Key, Kind, freshness};
 use crate::error::Error;
-use crate::flight::FlightError;
+use crate::flight::{FlightError, Plan, Served};
 use crate::token::{self, Answer};
 
 /// `shared_token_get(string $name, ?callable $mint = null, array $options = []): string`
@@ -39,6 +41,49 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
         }
         return Ok(string(value));
     }
+    let callable = call.callable.filter(|callable| {
+        let later = options.defer && options.rejected.is_none() && due(&runtime, &key);
+        !(later
+            && defer::has_response()
+            && defer::renew_later(&key, call.name, callable, question.options))
+    });
+    let served =
+        fly(&runtime, &key, &options, callable, options.plan(&runtime.config, runtime.now()))?;
+    let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
+    if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
+        memo::remember_token(question, value, watch, served.trusted_until);
+    }
+    Ok(string(value))
+}
+
+/// Usable, and to be renewed.
+fn due(runtime: &Runtime, key: &Key) -> bool {
+    let now = runtime.now();
+    let entry = runtime.look(key).and_then(|known| known.entry);
+    entry.is_some_and(|entry| entry.freshness(Kind::Token, now) == Freshness::RefreshDue)
+}
+
+/// What `shared_token_get` put off, by the arguments it was called with. Waits for nobody: who renews
+/// it already does it for all.
+pub fn renew(name: Str, callable: &Zval, options: Option<Array>) -> Result<(), Stop> {
+    let runtime = runtime::current()?;
+    let options = Token::parse(options.map(Array::table), 3, &runtime.config)?;
+    let key = key(name, options.fingerprint)?;
+    if !due(&runtime, &key) {
+        return Ok(());
+    }
+    let now = runtime.now();
+    let plan = Plan { wait_until: now, ..options.plan(&runtime.config, now) };
+    fly(&runtime, &key, &options, Some(callable), plan).map(drop)
+}
+
+fn fly(
+    runtime: &Arc<Runtime>,
+    key: &Key,
+    options: &Token,
+    callable: Option<&Zval>,
+    plan: Plan,
+) -> Result<Served, Stop> {
     let read = |answer: Answer, from: Moment| {
         let token = token::read(answer, &options.read, from, runtime.wall())?;
         runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
@@ -52,13 +97,7 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
         let detail = serde_json::to_vec(&detail).unwrap_or_default();
         Ok(Minted { value: token.value.into_bytes(), timing: token.timing, detail })
     };
-    let flight = Flight { runtime: &runtime, key: &key, callable: call.callable, read: &read };
-    let served = flight.run(options.plan(&runtime.config, runtime.now()))?;
-    let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
-    if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
-        memo::remember_token(question, value, watch, served.trusted_until);
-    }
-    Ok(string(value))
+    Flight { runtime, key, callable, read: &read }.run(plan)
 }
 
 /// `shared_token_invalidate(string $name, ?string $rejected = null, array $options = []): bool`

@@ -1,0 +1,137 @@
+//! `['defer' => true]`: what is due is renewed after the response. Nothing is locked until then: a
+//! lease that waits for a slow page would keep every other host from renewing.
+//!
+//! The renewal is a shutdown function of this request. A framework's own ones (its late error page)
+//! must be able to write to the response, and to register more; so it goes to the end of the queue
+//! [`GENERATIONS`] times before it closes the session, for the next click waits for that, and then
+//! the response.
+
+use std::cell::{Cell, RefCell};
+
+use ext_php_rs::types::{ZendCallable, Zval};
+use ext_php_rs::zend::ExecuteData;
+use log::warn;
+
+use super::array::Array;
+use super::exceptions::Stop;
+use super::string::Str;
+use super::{tokens, zend};
+use crate::entry::Key;
+
+/// The function PHP calls; documented as internal.
+pub const FUNCTION: &str = "SharedState\\renew_deferred";
+
+/// How deep shutdown functions that register shutdown functions still come before us.
+const GENERATIONS: u32 = 3;
+
+/// A renewal to come. The caller's values live until the request ends, by references of our own.
+struct Deferred {
+    key: Key,
+    name: Str,
+    callable: Zval,
+    options: Option<Array>,
+}
+
+impl Deferred {
+    fn release(self) {
+        self.name.release();
+        self.options.into_iter().for_each(Array::release);
+    }
+}
+
+thread_local! {
+    static QUEUE: RefCell<Vec<Deferred>> = const { RefCell::new(Vec::new()) };
+    /// How often the shutdown function has still to go to the end; `None`: it is not registered.
+    static TO_GO: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Whether there is a response to come first.
+pub fn has_response() -> bool {
+    !matches!(zend::sapi_name().as_str(), "cli" | "phpdbg" | "embed")
+}
+
+/// Renew later; once per key and request. `false`: PHP did not take it, so renew now.
+pub fn renew_later(key: &Key, name: Str, callable: &Zval, options: Option<Array>) -> bool {
+    if QUEUE.with_borrow(|queue| queue.iter().any(|deferred| deferred.key == *key)) {
+        return true;
+    }
+    if TO_GO.get().is_none() && !register(GENERATIONS) {
+        return false;
+    }
+    let deferred = Deferred {
+        key: key.clone(),
+        name: name.add_ref(),
+        callable: callable.shallow_clone(),
+        options: options.map(Array::add_ref),
+    };
+    QUEUE.with_borrow_mut(|queue| queue.push(deferred));
+    true
+}
+
+fn register(to_go: u32) -> bool {
+    let mut function = Zval::new();
+    let registered = function.set_string(FUNCTION, false).is_ok()
+        && call("register_shutdown_function", vec![&function]).is_some();
+    if registered {
+        TO_GO.set(Some(to_go));
+    }
+    registered
+}
+
+fn call(function: &str, arguments: Vec<&dyn ext_php_rs::convert::IntoZvalDyn>) -> Option<Zval> {
+    ZendCallable::try_from_name(function).ok()?.try_call(arguments).ok()
+}
+
+/// The shutdown function.
+pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
+    match TO_GO.take() {
+        // Called by somebody else.
+        None => return Ok(Zval::null()),
+        Some(0) => {}
+        Some(to_go) => {
+            register(to_go - 1);
+            return Ok(Zval::null());
+        }
+    }
+    if call("session_status", vec![]).and_then(|status| status.long()) == Some(SESSION_ACTIVE) {
+        call("session_write_close", vec![]);
+    }
+    if call("fastcgi_finish_request", vec![]).is_none() {
+        call("flush", vec![]);
+    }
+    while let Some(deferred) = QUEUE.with_borrow_mut(Vec::pop) {
+        let renewed = tokens::renew(deferred.name, &deferred.callable, deferred.options);
+        let key = deferred.key.clone();
+        deferred.release();
+        match renewed {
+            Ok(()) => {}
+            Err(Stop::Pending) if zend::pending().is_some_and(zend::is_exit) => {
+                return Err(Stop::Pending);
+            }
+            Err(Stop::Pending) => {
+                // An `\Error` of the callable. Nobody is left to catch it, and a page that has been
+                // sent must not end in a fatal error.
+                zend::clear_exception();
+                warn!("renewing token \"{}\" after the response failed", shown(&key));
+            }
+            Err(Stop::Throw(error)) => {
+                warn!("renewing token \"{}\" after the response: {error}", shown(&key));
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+    Ok(Zval::null())
+}
+
+/// `PHP_SESSION_ACTIVE`.
+const SESSION_ACTIVE: i64 = 2;
+
+fn shown(key: &Key) -> String {
+    String::from_utf8_lossy(key.name()).into_owned()
+}
+
+/// RSHUTDOWN: what was not renewed, because the request died, is somebody else's to renew.
+pub fn forget() {
+    TO_GO.set(None);
+    QUEUE.with_borrow_mut(std::mem::take).into_iter().for_each(Deferred::release);
+}
