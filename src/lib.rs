@@ -38,4 +38,6 @@ pub mod store;
 pub mod token;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod two_hosts;
