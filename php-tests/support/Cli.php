@@ -36,6 +36,10 @@ final class Cli
         $elapsed = microtime(true) - $start;
         rewind($output);
         rewind($errors);
-        return new CliResult($status, (string) stream_get_contents($output), (string) stream_get_contents($errors), $elapsed);
+        $result = new CliResult($status, (string) stream_get_contents($output), (string) stream_get_contents($errors), $elapsed);
+        if (preg_match(TestCase::LEAK, $result->errors)) {
+            throw new RuntimeException("this PHP reports a leak: $result->errors");
+        }
+        return $result;
     }
 }
