@@ -1,22 +1,24 @@
 //! The INI settings: registered at MINIT, read once per process at its first call (FPM sets pool
-//! values only in the child), compared at the first call of every later request.
+//! values only in the child). PHP tells of every change, also that a new thread got its own copy;
+//! the next call after one compares.
 //!
 //! A secret never stays in PHP's table, where `ini_get()` and phpinfo would find it: its modify
 //! handler keeps the value here and refuses the change there. (`get_cfg_var()` still shows what is
 //! written in php.ini itself; a password file is the way around that.)
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ext_php_rs::ffi::{zend_ini_entry, zend_string};
 use ext_php_rs::flags::IniEntryPermission;
 use ext_php_rs::zend::IniEntryDef;
 use parking_lot::Mutex;
 
+use super::string::Str;
 use super::zend;
 use crate::config::{self, Config, SETTINGS};
 
@@ -26,8 +28,13 @@ const ENVIRONMENT: [&str; 2] = ["SHAREDSTATE_REDIS_DSN", "SHAREDSTATE_REDIS_PASS
 static ENV: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
 static SECRETS: Mutex<BTreeMap<&'static str, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
-/// Counts MINITs. Entries found in an earlier run of the module are gone.
-static RUN: AtomicU32 = AtomicU32::new(0);
+/// Moves on with every change that PHP tells of, in whichever thread.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// [`CHANGES`] when this thread's settings were last found to be the process's.
+    static COMPARED: Cell<u64> = const { Cell::new(u64::MAX) };
+}
 
 /// `zend_result`: what a modify handler answers.
 const ACCEPTED: c_int = 0;
@@ -55,6 +62,7 @@ fn definitions() -> &'static [IniEntryDef] {
             .map(|setting| {
                 let (name, default) = (leak(setting.name), leak(setting.default));
                 let mut entry = IniEntryDef::new(name, default, IniEntryPermission::System);
+                entry.on_modify = Some(note_change);
                 if setting.secret {
                     entry.on_modify = Some(keep_secret);
                     entry.displayer = Some(show_secret);
@@ -70,7 +78,6 @@ fn definitions() -> &'static [IniEntryDef] {
 
 /// MINIT: note the environment, register the settings.
 pub fn register(module_number: i32) {
-    RUN.fetch_add(1, Ordering::SeqCst);
     let mut env = ENV.lock();
     env.clear();
     for name in ENVIRONMENT {
@@ -83,16 +90,29 @@ pub fn register(module_number: i32) {
     IniEntryDef::register(definitions(), module_number);
 }
 
-fn bytes_of<'a>(string: *const zend_string) -> &'a [u8] {
-    // SAFETY: null, or a string of the INI table, which lives until the setting changes; both
-    // callers copy or compare at once.
-    unsafe { string.as_ref() }.map_or(&[], |string| string.as_bytes())
+/// The bytes of a string that PHP handed to a handler, which lives until the handler returns.
+fn bytes_of<'a>(string: *mut zend_string) -> &'a [u8] {
+    Str::at(string).map_or(&[], Str::bytes)
 }
 
 fn setting_of(entry: *mut zend_ini_entry) -> Option<&'static str> {
     // SAFETY: PHP calls a handler with the live entry it belongs to.
     let name = bytes_of(unsafe { entry.as_ref() }?.name);
     SETTINGS.iter().map(|setting| setting.name).find(|known| known.as_bytes() == name)
+}
+
+/// Called for php.ini and pool values, for what a web server sets for one request and PHP puts back
+/// after it, and for every setting of a new thread.
+unsafe extern "C" fn note_change(
+    _: *mut zend_ini_entry,
+    _: *mut zend_string,
+    _: *mut c_void,
+    _: *mut c_void,
+    _: *mut c_void,
+    _: c_int,
+) -> c_int {
+    CHANGES.fetch_add(1, Ordering::Release);
+    ACCEPTED
 }
 
 unsafe extern "C" fn keep_secret(
@@ -113,6 +133,7 @@ unsafe extern "C" fn keep_secret(
     }
     if let Some(name) = setting_of(entry) {
         SECRETS.lock().insert(name, value.to_vec());
+        CHANGES.fetch_add(1, Ordering::Release);
     }
     if value.is_empty() { ACCEPTED } else { REFUSED }
 }
@@ -126,38 +147,21 @@ unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, _: c_int) {
     }
 }
 
-type Entries = Vec<Option<*const zend_ini_entry>>;
-
-thread_local! {
-    /// Where this thread's entries are, and the run of the module they belong to: finding them by
-    /// name costs more than comparing what they hold.
-    static ENTRIES: RefCell<(u32, Entries)> = const { RefCell::new((0, Vec::new())) };
-}
-
-/// `visit` sees every setting's present value, without a copy, until it answers `false`.
+/// `visit` sees every setting's present value, without a copy, until it answers `false`. The entries
+/// are this thread's, found by name: a thread may give PHP's memory back between two requests and
+/// get other memory for the next, so the address of an entry is not kept.
 fn each(mut visit: impl FnMut(usize, &[u8]) -> bool) {
-    ENTRIES.with_borrow_mut(|(run, entries)| {
-        let now = RUN.load(Ordering::SeqCst);
-        if *run != now {
-            *run = now;
-            *entries = SETTINGS.iter().map(|setting| zend::ini_entry(setting.name)).collect();
+    for (index, setting) in SETTINGS.iter().enumerate() {
+        let go_on = if setting.secret {
+            let secrets = SECRETS.lock();
+            visit(index, secrets.get(setting.name).map_or(&[], Vec::as_slice))
+        } else {
+            visit(index, zend::ini_value(setting.name).map_or(&[], Str::bytes))
+        };
+        if !go_on {
+            return;
         }
-        for (index, setting) in SETTINGS.iter().enumerate() {
-            let go_on = if setting.secret {
-                let secrets = SECRETS.lock();
-                visit(index, secrets.get(setting.name).map_or(&[], Vec::as_slice))
-            } else {
-                let entry = entries.get(index).copied().flatten();
-                // SAFETY: found in this run of the module, and on this thread, whose table keeps
-                // its entries until the module shuts down.
-                let entry = entry.and_then(|entry| unsafe { entry.as_ref() });
-                visit(index, bytes_of(entry.map_or(std::ptr::null(), |entry| entry.value)))
-            };
-            if !go_on {
-                return;
-            }
-        }
-    });
+    }
 }
 
 pub fn snapshot() -> Snapshot {
@@ -180,9 +184,13 @@ impl Snapshot {
     }
 
     /// The first setting whose value is no longer the one this process runs with. Contents are
-    /// compared, about forty short strings once per request: a freed value's address can be used
-    /// again, so a pointer proves nothing.
+    /// compared: a freed value's address can be used again, so a pointer proves nothing.
     pub fn first_change(&self) -> Option<&'static str> {
+        // Before the comparison: a change in the middle of it is looked at next time.
+        let changes = CHANGES.load(Ordering::Acquire);
+        if COMPARED.get() == changes {
+            return None;
+        }
         let mut changed = None;
         each(|index, value| {
             if self.0.get(index).is_some_and(|then| then == value) {
@@ -191,6 +199,9 @@ impl Snapshot {
             changed = SETTINGS.get(index).map(|setting| setting.name);
             false
         });
+        if changed.is_none() {
+            COMPARED.set(changes);
+        }
         changed
     }
 }

@@ -149,12 +149,13 @@ pub fn active_fiber() -> *const c_void {
     unsafe { (*ext_php_rs_executor_globals()).active_fiber.cast_const().cast() }
 }
 
-/// The entry of an INI setting in this thread's table.
-pub fn ini_entry(name: &str) -> Option<*const zend_ini_entry> {
-    // SAFETY: the table exists from the engine's start on and holds pointers to its entries.
+/// The value of an INI setting in this thread's table, until the setting changes.
+pub fn ini_value(name: &str) -> Option<Str> {
+    // SAFETY: the table exists from the engine's start on and holds pointers to its entries, and an
+    // entry's value is null or a string.
     unsafe {
         let table = (*ext_php_rs_executor_globals()).ini_directives.as_ref()?;
-        table.get(name)?.ptr::<zend_ini_entry>().map(<*mut _>::cast_const)
+        Str::at(table.get(name)?.ptr::<zend_ini_entry>()?.as_ref()?.value)
     }
 }
 
