@@ -8,9 +8,10 @@ use std::ffi::{c_char, c_int};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
 
 use super::zend;
@@ -21,12 +22,16 @@ unsafe extern "C" {
     fn php_log_err_with_severity(message: *const c_char, severity: c_int);
 }
 
+/// Other threads hold these locks for microseconds; but in a child that was forked just then, they
+/// are held for ever.
+const PATIENCE: Duration = Duration::from_millis(1);
+
 /// Lines kept for later; the oldest go first.
 const KEPT: usize = 64;
 
 struct Logger;
 
-static FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
 static LATER: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 thread_local! {
@@ -44,8 +49,7 @@ impl Log for Logger {
         }
         let level = record.level().as_str().to_ascii_lowercase();
         let line = format!("sharedstate: {level}: {}", record.args());
-        // Never waits: in a child forked while another thread logged, the lock is held for ever.
-        let file = FILE.try_lock().and_then(|file| file.clone());
+        let file = FILE.try_read_for(PATIENCE).and_then(|file| file.clone());
         match file {
             Some(file) if append(&file, &line).is_ok() => {}
             _ if PHP_THREAD.get() => write(&line),
@@ -79,7 +83,7 @@ fn write(line: &str) {
 }
 
 fn later(line: String) {
-    let Some(mut lines) = LATER.try_lock() else { return };
+    let Some(mut lines) = LATER.try_lock_for(PATIENCE) else { return };
     if lines.len() >= KEPT {
         lines.pop_front();
     }
@@ -105,7 +109,9 @@ pub fn request_begins() {
 
 pub fn configure(config: &Config) {
     log::set_max_level(config.log_level);
-    FILE.lock().clone_from(&config.log);
+    if let Some(mut file) = FILE.try_write_for(PATIENCE) {
+        file.clone_from(&config.log);
+    }
 }
 
 /// RSHUTDOWN: what other threads had to say.
