@@ -34,9 +34,10 @@ mod descriptors {
     const FREE: i32 = -1;
 
     /// All registered descriptors, for the fork handler, which may not take a lock. A place is
-    /// written by the thread that opens and drops its descriptor. A process has one table and a
-    /// handful of connections; 128 is far above that.
-    static OPEN: [AtomicI32; 128] = [const { AtomicI32::new(FREE) }; 128];
+    /// written by the thread that opens and drops its descriptor. There is room for the 1,024
+    /// connections that `redis.pool_max` may allow the threads of a process, the one that follows
+    /// the log, and a few tables.
+    static OPEN: [AtomicI32; 1100] = [const { AtomicI32::new(FREE) }; 1100];
 
     /// For the child handler of `pthread_atfork`: this is another process now, and it lets go of
     /// what it inherited. Only closes: an unlock through an inherited descriptor would free the
