@@ -16,8 +16,7 @@ final class Cli
      */
     public static function run(array $arguments, array $ini = [], array $environment = [], float $timeout = 30.0, bool $loaded = true): CliResult
     {
-        // The kernel's clock stops a test that hangs, even when the tests themselves were killed.
-        $command = ['timeout', '--kill-after=1', (string) $timeout, Build::php(), '-n'];
+        $command = [Build::php(), '-n'];
         if ($loaded) {
             array_push($command, '-d', 'extension=' . Build::extension());
         }
@@ -25,10 +24,21 @@ final class Cli
             // Quoted, or an "=" in an address would be taken for PHP's own syntax.
             array_push($command, '-d', "$key=\"$value\"");
         }
+        return self::command([...$command, ...$arguments], $environment, $timeout);
+    }
+
+    /**
+     * @param list<string> $command
+     * @param array<string, string> $environment on top of ours
+     */
+    public static function command(array $command, array $environment = [], float $timeout = 30.0): CliResult
+    {
+        // The kernel's clock stops a test that hangs, even when the tests themselves were killed.
+        $command = ['timeout', '--kill-after=1', (string) $timeout, ...$command];
         $output = tmpfile();
         $errors = tmpfile();
         $start = microtime(true);
-        $handle = proc_open([...$command, ...$arguments], [['file', '/dev/null', 'r'], $output, $errors], $pipes, null, $environment + getenv());
+        $handle = proc_open($command, [['file', '/dev/null', 'r'], $output, $errors], $pipes, null, $environment + getenv());
         if ($handle === false) {
             throw new RuntimeException('cannot start ' . implode(' ', $command));
         }
@@ -37,8 +47,8 @@ final class Cli
         rewind($output);
         rewind($errors);
         $result = new CliResult($status, (string) stream_get_contents($output), (string) stream_get_contents($errors), $elapsed);
-        if (preg_match(TestCase::LEAK, $result->errors)) {
-            throw new RuntimeException("this PHP reports a leak: $result->errors");
+        if (($complaints = Complaints::in($result->errors)) !== []) {
+            throw new RuntimeException('a process complains: ' . implode("\n", $complaints));
         }
         return $result;
     }

@@ -6,9 +6,6 @@ namespace SharedState\Tests\Support;
 
 abstract class TestCase extends \PHPUnit\Framework\TestCase
 {
-    /** What a debug build of PHP says at the end of a request that has lost memory. */
-    public const LEAK = '/memory leaks detected|Freeing 0x|: Freed 0x/';
-
     protected string $folder;
     protected MintLog $mints;
 
@@ -21,9 +18,9 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
     protected function tearDown(): void
     {
         Process::stopAll();
-        $leaks = preg_grep(self::LEAK, array_map('file_get_contents', glob("$this->folder/*.log") ?: []));
+        $complaints = Complaints::inLogs($this->folder);
         Temp::remove($this->folder);
-        self::assertSame([], array_values($leaks), 'this PHP reports a leak');
+        self::assertSame([], $complaints, 'a log complains');
     }
 
     protected function page(string $name): string
