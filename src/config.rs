@@ -48,6 +48,7 @@ const fn planned(name: &'static str, default: &'static str) -> Setting {
 
 const DSN: &str = "sharedstate.redis.dsn";
 const PASSWORD: &str = "sharedstate.redis.password";
+pub const KEY_FILE: &str = "sharedstate.encryption_key_file";
 const TLS_CA: &str = "sharedstate.redis.tls_ca";
 const TLS_CERT: &str = "sharedstate.redis.tls_cert";
 const TLS_KEY: &str = "sharedstate.redis.tls_key";
@@ -77,7 +78,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.host.value_size", "16K", "largest value held on a host, in bytes (K, M); 1K to 1M"),
     setting("sharedstate.max_staleness_ms", "1000", "milliseconds after which an unconfirmed entry is asked about again"),
     setting("sharedstate.store_down", "host", "without Redis: host (mint once per host) or fail (do not mint)"),
-    planned("sharedstate.encryption_key_file", ""),
+    setting(KEY_FILE, "", "absolute path of a file with the keys that seal values, 64 hexadecimal digits per line, the current one first; empty: values are kept in the clear"),
     setting("sharedstate.token.expiry_margin_s", "60", "seconds before its expiry from which a token is not handed out; at most a fifth of its lifetime is used"),
     setting("sharedstate.token.refresh_ratio", "0.8", "share of its usable life after which a token is renewed; above 0, below 1"),
     setting("sharedstate.token.lease_ms", "4000", "milliseconds for which one worker may mint before it has to renew its right; other hosts wait this long for a dead one"),
@@ -120,6 +121,8 @@ pub struct Config {
     pub host_value_size: u32,
     pub max_staleness: Duration,
     pub store_down: StoreDown,
+    /// `None`: values are kept in the clear.
+    pub encryption_key_file: Option<PathBuf>,
     pub token_policy: TokenPolicy,
     pub lease: Duration,
     pub wait_timeout: Duration,
@@ -170,6 +173,7 @@ impl Config {
                 "sharedstate.store_down",
                 &[("host", StoreDown::Host), ("fail", StoreDown::Fail)],
             )?,
+            encryption_key_file: read.path(KEY_FILE)?,
             token_policy: TokenPolicy {
                 margin: read.seconds("sharedstate.token.expiry_margin_s", 0..=86_400)?,
                 refresh_ratio: read.ratio("sharedstate.token.refresh_ratio")?,

@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
+use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 
@@ -290,9 +291,9 @@ pub struct Entry {
     pub timing: Timing,
     /// Minted while Redis could not be asked; written back when it can.
     pub unsynced: bool,
-    pub value: Vec<u8>,
+    pub value: Zeroizing<Vec<u8>>,
     /// [`Detail`] as JSON; parsed only when somebody asks.
-    pub detail: Vec<u8>,
+    pub detail: Zeroizing<Vec<u8>>,
 }
 
 /// Never shows the value: a `{:?}` in a log line must not leak a token.
@@ -448,8 +449,8 @@ mod tests {
             version: Version(7),
             timing,
             unsynced: false,
-            value: b"s3cret".to_vec(),
-            detail: vec![],
+            value: b"s3cret".to_vec().into(),
+            detail: vec![].into(),
         };
         assert!(!format!("{entry:?}").contains("s3cret"));
     }

@@ -11,13 +11,15 @@
 //! A heartbeat says "everything this host has was newest at that time". It is a fact and stays one,
 //! whoever leads: so a leader that was stopped and given up on does no harm when it wakes.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::entry::{Entry, Key, Version};
 use crate::metrics::Counter;
-use crate::store::log::{Change, ChangeLog, Followed, Position};
+use crate::seal::KeyId;
+use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
 use crate::store::{Asked, Committed, Host, Reply, Right, Store, StoreError, as_kept_here};
 
 /// Keys compared in one pipeline.
@@ -38,6 +40,8 @@ pub struct Leader {
     /// Resident keys still to be compared in this round.
     to_compare: Vec<Key>,
     compare_at: Moment,
+    /// Whether this term has said that it cannot read what others have sealed.
+    told_sealed: Cell<bool>,
 }
 
 impl Leader {
@@ -56,6 +60,7 @@ impl Leader {
             position: None,
             to_compare: Vec::new(),
             compare_at: Moment::default(),
+            told_sealed: Cell::new(false),
         }
     }
 
@@ -97,6 +102,7 @@ impl Leader {
             return true;
         }
         self.position = None;
+        self.told_sealed.set(false);
         self.term = self.host.lead(now, until);
         self.term.is_some()
     }
@@ -165,6 +171,15 @@ impl Leader {
         let replies = self.log.fetch(keys, now)?;
         for ((key, asked), Reply { floor, what }) in keys.iter().zip(asked).zip(replies) {
             self.host.raise_floor(key, floor);
+            let what = match what {
+                Fetched::Entry(entry) => Some(entry),
+                Fetched::Nothing => None,
+                // Neither to be read nor to be replaced by anything of ours.
+                Fetched::Sealed(id) => {
+                    self.tell_sealed(id);
+                    continue;
+                }
+            };
             let stored = what.as_ref().map_or(Version::NONE, |entry| entry.version);
             let held = self.host.look(key).and_then(|known| known.entry);
             match held {
@@ -183,6 +198,15 @@ impl Leader {
             }
         }
         Ok(())
+    }
+
+    fn tell_sealed(&self, id: KeyId) {
+        if !self.told_sealed.replace(true) {
+            log::warn!(
+                "Redis has values sealed with key {id}, which this host does not have: it mints \
+                 for itself until sharedstate.encryption_key_file holds that key"
+            );
+        }
     }
 
     fn give_back(&self, key: &Key, held: &Entry, asked: Asked) -> Result<(), StoreError> {

@@ -34,6 +34,7 @@ mod php;
 pub mod process;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod seal;
 pub mod store;
 pub mod token;
 

@@ -31,11 +31,13 @@ pub enum Counter {
     BreakerOpened,
     Rejections,
     ChangesHeard,
+    SealedUnreadable,
+    Attached,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 26] = [
+    pub const ALL: [(Self, &'static str); 28] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -62,5 +64,7 @@ impl Counter {
         (Self::BreakerOpened, "breaker_opened"),
         (Self::Rejections, "rejections"),
         (Self::ChangesHeard, "changes_heard"),
+        (Self::SealedUnreadable, "sealed_unreadable"),
+        (Self::Attached, "processes_attached"),
     ];
 }

@@ -41,7 +41,8 @@ fn plan(host: &HostTable) -> Plan {
 fn racer() {
     let dir = std::env::var(DIR).unwrap();
     let place = Place::new(Path::new(&dir), &["two hosts"]);
-    let host = Arc::new(HostTable::open(place, Sizes::new(2048, 16 << 10, 32 << 20)).unwrap());
+    let host =
+        Arc::new(HostTable::open(place, Sizes::new(2048, 16 << 10, 32 << 20), None).unwrap());
     let dsn = format!("redis+unix://{}", std::env::var(SOCKET).unwrap());
     let redis = patient(RedisConfig::parse(&dsn).unwrap());
     let store = Arc::new(RedisStore::new(redis.clone()));
@@ -60,7 +61,12 @@ fn racer() {
             // What the host has, without asking anybody.
             "look" => {
                 let entry = host.look(&key).and_then(|known| known.entry);
-                say(0, &entry.map_or("nothing".into(), |it| String::from_utf8(it.value).unwrap()));
+                say(
+                    0,
+                    &entry.map_or("nothing".into(), |it| {
+                        String::from_utf8(it.value.to_vec()).unwrap()
+                    }),
+                );
                 continue;
             }
             _ => {}
@@ -81,7 +87,7 @@ fn racer() {
             step = engine.finish(*ticket, outcome);
         }
         let Step::Served(served) = step else { panic!("{step:?}") };
-        say(minted, &String::from_utf8(served.entry.value).unwrap());
+        say(minted, std::str::from_utf8(&served.entry.value).unwrap());
     }
 }
 

@@ -126,7 +126,6 @@ fn staleness_that_one_missed_refresh_would_exhaust_is_refused() {
 #[test]
 fn a_setting_of_a_missing_feature_is_refused_instead_of_ignored() {
     for name in [
-        "encryption_key_file",
         "fx.sources",
         "fx.max_jump_pct",
         "fx.monthly_quota",

@@ -418,7 +418,8 @@ impl Flight {
         let (failure, error) = match outcome {
             Outcome::Minted { value, timing, detail } => {
                 let unsynced = self.fleet && self.authority == Authority::Host;
-                let entry = Entry { version: lease.version, timing, unsynced, value, detail };
+                let (version, value, detail) = (lease.version, value.into(), detail.into());
+                let entry = Entry { version, timing, unsynced, value, detail };
                 if entry.servable(self.kind, now) {
                     return self.commit(lease, entry);
                 }

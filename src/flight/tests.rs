@@ -55,7 +55,7 @@ impl Store for Witness {
     ) -> Result<Reply<Committed>, StoreError> {
         let reply = self.inner.commit(key, lease, entry, now)?;
         if reply.what == Committed::Accepted {
-            self.accepted.lock().push((entry.version, entry.value.clone()));
+            self.accepted.lock().push((entry.version, entry.value.to_vec()));
         }
         Ok(reply)
     }
@@ -444,8 +444,8 @@ fn a_killed_minters_host_takes_its_lease_over_at_once() {
         version: dead.version,
         timing: timing(before),
         unsynced: false,
-        value: b"stale".to_vec(),
-        detail: vec![],
+        value: b"stale".to_vec().into(),
+        detail: vec![].into(),
     };
     let reply = fleet.witness.commit(&key(), &dead, &stale, fleet.clock.now()).unwrap();
     assert!(matches!(reply.what, Committed::Superseded(_)), "{reply:?}");
@@ -694,8 +694,8 @@ fn a_superseding_entry_that_has_run_out_is_not_served() {
             expires_at: past(1000),
         },
         unsynced: false,
-        value: b"ended".to_vec(),
-        detail: vec![],
+        value: b"ended".to_vec().into(),
+        detail: vec![].into(),
     };
     fleet.witness.restore(&key(), &ended, now).unwrap();
     let served = fleet.get(0).unwrap();

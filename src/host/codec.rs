@@ -1,11 +1,15 @@
 //! A [`Record`] as the words of one buffer: checksum, lengths, fixed fields, then the bytes of key,
-//! value, detail and failure reason. The key is inside the buffer and compared on the copied
+//! value, detail and failure reason. A sealed value has its detail in it. The key is inside the buffer and compared on the copied
 //! bytes; a slot's index alone never says whose record it is.
 
+use std::ops::Deref;
+
 use xxhash_rust::xxh3::xxh3_64;
+use zeroize::Zeroizing;
 
 use crate::clock::Moment;
-use crate::entry::{Entry, Timing, Version};
+use crate::entry::{Entry, Key, Timing, Version};
+use crate::seal::Seal;
 use crate::store::record::{Held, Record};
 use crate::store::{Lease, Secret};
 
@@ -51,9 +55,30 @@ fn parts<'a>(key: &[u8], words: &'a [u64]) -> Option<[&'a [u8]; 3]> {
     (found == key).then_some([reason, value, rest.get(..detail)?])
 }
 
-/// The value under `key`, when these words are whole.
-pub fn value<'a>(key: &[u8], words: &'a [u64]) -> Option<&'a [u8]> {
-    parts(key, words).map(|[_, value, _]| value)
+/// A value as it is kept, or opened.
+pub enum Value<'a> {
+    Kept(&'a [u8]),
+    Opened(Zeroizing<Vec<u8>>),
+}
+
+impl Deref for Value<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Kept(bytes) => bytes,
+            Self::Opened(bytes) => bytes,
+        }
+    }
+}
+
+/// The value under `key`, when these words are whole and can be read.
+pub fn value<'a>(key: &Key, words: &'a [u64], seal: Option<&Seal>) -> Option<Value<'a>> {
+    let [_, value, _] = parts(key.bytes(), words)?;
+    Some(match seal {
+        None => Value::Kept(value),
+        Some(seal) => Value::Opened(seal.open(key, version(words), value).ok()?.0),
+    })
 }
 
 pub fn version(head: &[u64]) -> Version {
@@ -71,10 +96,17 @@ pub fn timing(head: &[u64]) -> Option<Timing> {
     })
 }
 
-pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
-    let empty: (&[u8], &[u8]) = (&[], &[]);
-    let (value, detail) =
-        record.entry.as_ref().map_or(empty, |entry| (&entry.value, &entry.detail));
+pub fn encode(key: &Key, record: &Record, seal: Option<&Seal>) -> Vec<u64> {
+    let sealed;
+    let (value, detail): (&[u8], &[u8]) = match (&record.entry, seal) {
+        (None, _) => (&[], &[]),
+        (Some(entry), None) => (&entry.value, &entry.detail),
+        (Some(entry), Some(seal)) => {
+            sealed = seal.seal(key, entry.version, &entry.value, &entry.detail);
+            (&sealed, &[])
+        }
+    };
+    let key = key.bytes();
     let parts = [key, record.reason.as_bytes(), value, detail];
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
 
@@ -109,16 +141,19 @@ pub fn encode(key: &[u8], record: &Record) -> Vec<u64> {
     words
 }
 
-/// The record under `key`; `None` when the words are damaged or another key's.
-pub fn decode(key: &[u8], words: &[u64]) -> Option<Record> {
-    let [reason, value, detail] = parts(key, words)?;
+/// The record under `key`; `None` when the words are damaged or another key's. An entry that cannot be
+/// opened is none; the rest of the record stands.
+pub fn decode(key: &Key, words: &[u64], seal: Option<&Seal>) -> Option<Record> {
+    let [reason, value, detail] = parts(key.bytes(), words)?;
     let moment = |at: usize| Moment::from_millis(words[at] as i64);
-    let entry = timing(words).map(|timing| Entry {
-        version: version(words),
-        timing,
-        unsynced: unsynced(words),
-        value: value.to_vec(),
-        detail: detail.to_vec(),
+    let open = || match seal {
+        None => Some((value.to_vec().into(), detail.to_vec().into())),
+        Some(seal) => seal.open(key, version(words), value).ok(),
+    };
+    let entry = timing(words).and_then(|timing| {
+        let (value, detail) = open()?;
+        let (version, unsynced) = (version(words), unsynced(words));
+        Some(Entry { version, timing, unsynced, value, detail })
     });
     let lease = Secret::from_bits(words[9]).map(|secret| Held {
         lease: Lease { secret, version: Version(words[10]) },
@@ -149,6 +184,11 @@ fn bytes_of(words: &[u64]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{Fingerprint, Kind};
+
+    fn key(name: &[u8]) -> Key {
+        Key::new(Kind::Token, name, Fingerprint::default()).unwrap()
+    }
 
     fn record() -> Record {
         let at = Moment::from_millis;
@@ -162,11 +202,11 @@ mod tests {
                     expires_at: at(30),
                 },
                 unsynced: true,
-                value: b"token".to_vec(),
-                detail: b"{}".to_vec(),
+                value: b"token".to_vec().into(),
+                detail: b"{}".to_vec().into(),
             }),
             lease: Some(Held {
-                lease: Lease { secret: Secret::random(), version: Version(9) },
+                lease: Lease { secret: Secret::from_bits(7).unwrap(), version: Version(9) },
                 until: at(40),
             }),
             failures: 2,
@@ -180,22 +220,34 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_as_it_went() {
+        let seal = Seal::parse(&[b'a'; 64]).unwrap();
         for record in [record(), Record::default()] {
-            let words = encode(b"key", &record);
-            assert_eq!(super::words(&words, words.len()), Some(words.len()));
-            assert_eq!(decode(b"key", &words), Some(record));
+            for seal in [None, Some(&seal)] {
+                let words = encode(&key(b"key"), &record, seal);
+                assert_eq!(super::words(&words, words.len()), Some(words.len()));
+                assert_eq!(decode(&key(b"key"), &words, seal).as_ref(), Some(&record));
+            }
         }
     }
 
     #[test]
+    fn what_another_key_has_sealed_is_no_entry_and_the_back_off_stands() {
+        let [ours, other] = [b'a', b'b'].map(|digit| Seal::parse(&[digit; 64]).unwrap());
+        let words = encode(&key(b"key"), &record(), Some(&other));
+        assert!(value(&key(b"key"), &words, Some(&ours)).is_none());
+        let found = decode(&key(b"key"), &words, Some(&ours));
+        assert_eq!(found, Some(Record { entry: None, ..record() }));
+    }
+
+    #[test]
     fn another_keys_record_and_any_flipped_bit_are_refused() {
-        let words = encode(b"key", &record());
-        assert_eq!(decode(b"kez", &words), None);
+        let words = encode(&key(b"key"), &record(), None);
+        assert_eq!(decode(&key(b"kez"), &words, None), None);
         for at in 0..words.len() {
             let mut damaged = words.clone();
             damaged[at] ^= 1 << (at % 64);
             if super::words(&damaged, damaged.len()) == Some(damaged.len()) {
-                assert_eq!(decode(b"key", &damaged), None, "word {at}");
+                assert_eq!(decode(&key(b"key"), &damaged, None), None, "word {at}");
             }
         }
     }

@@ -37,6 +37,7 @@ use self::table::Table;
 use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Timing, Version};
 use crate::metrics::Counter;
+use crate::seal::Seal;
 use crate::store::record::{Context, Record};
 use crate::store::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
@@ -50,6 +51,7 @@ const LOOK_AROUND_MS: i64 = 1000;
 pub struct HostTable {
     place: Place,
     sizes: Sizes,
+    seal: Option<Arc<Seal>>,
     table: RwLock<Opened>,
     looked_around: AtomicI64,
 }
@@ -84,12 +86,13 @@ impl Watch {
 }
 
 impl HostTable {
-    /// The error is a finished sentence.
-    pub fn open(place: Place, sizes: Sizes) -> Result<Self, String> {
-        let table = Arc::new(Table::open(&place, sizes)?);
+    /// Who has other keys must have another `place`: neither could read what the other keeps. The error
+    /// is a finished sentence.
+    pub fn open(place: Place, sizes: Sizes, seal: Option<Arc<Seal>>) -> Result<Self, String> {
+        let table = Arc::new(Table::open(&place, sizes, seal.clone())?);
         let looked_around = AtomicI64::new(system::monotonic().as_millis());
         let opened = RwLock::new(Opened { table, serial: 0 });
-        Ok(Self { place, sizes, table: opened, looked_around })
+        Ok(Self { place, sizes, seal, table: opened, looked_around })
     }
 
     /// The pure hit: one search, one copy, no record taken apart. `trusted` says until when an entry
@@ -107,17 +110,22 @@ impl HostTable {
         // Taken, not borrowed: `take` may be PHP's allocator, which may jump away over this frame.
         let mut copied = SCRATCH.take();
         let found = table.copy_record(slot, seen.buffer()?, seen, &mut copied).then(|| {
-            let value = codec::value(key.bytes(), &copied)?;
+            let value = codec::value(key, &copied, self.seal.as_deref())?;
             let version = codec::version(&copied);
             let synced = (!codec::unsynced(&copied)).then_some(version);
             let confirmed_at = table.confirmed_at(slot, seen, synced);
             let until = trusted(&codec::timing(&copied)?, confirmed_at)?;
             let watch = Watch { slot, seen, version, table: table.clone() };
             touch(words);
-            watch.holds().then(|| (take(value), watch, until))
+            watch.holds().then(|| (take(&value), watch, until))
         });
         SCRATCH.set(copied);
         found.flatten()
+    }
+
+    /// How many processes had come to this table before.
+    pub fn attach(&self) -> u64 {
+        self.table.read().table.count(Counter::Attached, 1)
     }
 
     /// A watch on the entry of this version, if it is still the one in force.
@@ -170,7 +178,7 @@ impl HostTable {
         if opened.serial != serial {
             return;
         }
-        match Table::open(&self.place, self.sizes) {
+        match Table::open(&self.place, self.sizes, self.seal.clone()) {
             Ok(table) => {
                 table.count(Counter::Remaps, 1);
                 table.continue_timeline_of(&opened.table);

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::sys;
 use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
+use crate::seal::Seal;
 use crate::store::StoreError;
 use crate::store::record::Record;
 
@@ -36,15 +38,18 @@ pub struct Table {
     pub place: Place,
     pub map: Map,
     pub rights: Rights,
+    /// What all values in it are sealed with.
+    pub seal: Option<Arc<Seal>>,
 }
 
 impl Table {
-    pub fn open(place: &Place, wanted: Sizes) -> Result<Self, String> {
+    pub fn open(place: &Place, wanted: Sizes, seal: Option<Arc<Seal>>) -> Result<Self, String> {
         let (file, map) = file::open(place, wanted)?;
         let table = Self {
             place: place.clone(),
             map,
             rights: Rights::new(file).map_err(|error| error.to_string())?,
+            seal,
         };
         table.observe();
         Ok(table)
@@ -115,7 +120,7 @@ impl Table {
         for _ in 0..8 {
             let Some(buffer) = state.buffer() else { break };
             if self.copy_record(slot, buffer, state, &mut copied) {
-                let record = codec::decode(key.bytes(), &copied).unwrap_or_default();
+                let record = codec::decode(key, &copied, self.seal.as_deref()).unwrap_or_default();
                 return (state, record);
             }
             state = State(word.load(Acquire));
@@ -388,7 +393,7 @@ impl<'a> Tenure<'a> {
     /// `false`: the slot's state moved, nothing was published.
     fn write(&self, slot: usize, seen: State, key: &Key, rec: &Record) -> Result<bool, StoreError> {
         let sizes = self.table.map.sizes();
-        let words = codec::encode(key.bytes(), rec);
+        let words = codec::encode(key, rec, self.table.seal.as_deref());
         let value = rec.entry.as_ref().map_or(0, |entry| entry.value.len());
         if value > sizes.value_size || words.len() * 8 > sizes.large() {
             return Err(StoreError::TooLarge { bytes: value, limit: sizes.value_size });

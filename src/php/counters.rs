@@ -23,10 +23,10 @@ pub fn rate_hit() {
 
 pub fn flush() {
     let (tokens, rates) = (TOKENS.take(), RATES.take());
-    if tokens | rates != 0
-        && let Some(runtime) = runtime::attached()
-    {
+    let Some(runtime) = runtime::attached() else { return };
+    if tokens | rates != 0 {
         runtime.count(Event::Hit, Kind::Token, tokens);
         runtime.count(Event::Hit, Kind::Sheet, rates);
     }
+    runtime.count_unreadable();
 }

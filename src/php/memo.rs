@@ -141,7 +141,7 @@ pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_until
 
 fn release_token(entry: Entry<1, Str>) {
     entry.question.release();
-    entry.value.release();
+    entry.value.wipe_and_release();
 }
 
 /// RSHUTDOWN.

@@ -24,6 +24,7 @@ mod flights;
 mod fork;
 mod functions;
 mod ini;
+mod keys;
 mod logger;
 mod memo;
 mod options;
@@ -64,6 +65,7 @@ pub extern "C" fn get_module() -> *mut ModuleEntry {
 /// and what it opened all its children would share.
 unsafe extern "C" fn startup(_: i32, module_number: i32) -> i32 {
     ini::register(module_number);
+    keys::read_at_start();
     fork::watch();
     logger::install();
     if exceptions::register().is_err() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::ini::{self, Snapshot};
-use super::{logger, zend};
+use super::{keys, logger, zend};
 use crate::clock::system::ProcessClock;
 use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
@@ -23,6 +23,7 @@ use crate::metrics::Counter;
 use crate::process;
 use crate::redis::log::RedisLog;
 use crate::redis::{Login, Password, Prefix, RedisConfig, RedisStore, Tls};
+use crate::seal::Seal;
 use crate::store::memory::MemoryHost;
 use crate::store::{Host, Known, Store};
 
@@ -35,6 +36,7 @@ pub struct Runtime {
     /// The same host, when it is a table; else why there is none.
     table: Result<Arc<HostTable>, String>,
     fleet: Option<Fleet>,
+    seal: Option<Arc<Seal>>,
     settings: Snapshot,
     process: u64,
 }
@@ -117,16 +119,25 @@ fn build() -> Result<Runtime, Error> {
     let settings = ini::snapshot();
     let config = settings.parse().map_err(Error::Config)?;
     logger::configure(&config);
-    let identity = config.identity_parts();
+    let seal = config.encryption_key_file.as_deref().map(keys::seal).transpose()?.map(Arc::new);
+    let identity = identity(&config, seal.as_deref());
     let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
     let place = Place::new(&config.host_dir, &identity);
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
-    let fleet = fleet(&config)?;
-    let (host, table): (Arc<dyn Host>, _) = match HostTable::open(place, sizes) {
+    let fleet = fleet(&config, seal.as_ref())?;
+    let (host, table): (Arc<dyn Host>, _) = match HostTable::open(place, sizes, seal.clone()) {
         Ok(table) => {
             let table = Arc::new(table);
+            // Once per host and start, and not by each of its workers.
+            if table.attach() == 0 && seal.is_none() && fleet.as_ref().is_some_and(|it| it.exposed)
+            {
+                log::warn!(
+                    "tokens travel to Redis in the clear: use rediss:// (TLS), or seal them with \
+                     sharedstate.encryption_key_file"
+                );
+            }
             (table.clone(), Ok(table))
         }
         // Without Redis nobody else would know what this process mints: a silent cache per process
@@ -139,21 +150,35 @@ fn build() -> Result<Runtime, Error> {
     };
     let engine = match &fleet {
         None => Engine::new(host.clone(), None),
-        Some((store, log)) => {
+        Some(Fleet { store, log, .. }) => {
             let store: Arc<dyn Store> = store.clone();
             let leader =
                 Leader::new(host.clone(), store.clone(), log.clone(), config.max_staleness);
             Engine::following(host.clone(), store, leader)
         }
     };
-    Ok(Runtime { engine, config, host, table, fleet, settings, process: process::generation() })
+    let process = process::generation();
+    Ok(Runtime { engine, config, host, table, fleet, seal, settings, process })
+}
+
+/// What has to be the same for two processes to share a table. With another sealing key neither could
+/// read what the other keeps, and each would replace it.
+fn identity(config: &Config, seal: Option<&Seal>) -> Vec<String> {
+    let mut parts = config.identity_parts();
+    parts.extend(seal.map(|seal| format!("sealed with {}", seal.id())));
+    parts
 }
 
 /// One Redis, as the store that is asked and as the log that is followed.
-type Fleet = (Arc<RedisStore>, Arc<RedisLog>);
+struct Fleet {
+    store: Arc<RedisStore>,
+    log: Arc<RedisLog>,
+    /// Whether its network sees what is stored.
+    exposed: bool,
+}
 
 /// The authority for many hosts, when there is one; connects at first need.
-fn fleet(config: &Config) -> Result<Option<Fleet>, Error> {
+fn fleet(config: &Config, seal: Option<&Arc<Seal>>) -> Result<Option<Fleet>, Error> {
     let Some(dsn) = &config.redis_dsn else { return Ok(None) };
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
@@ -173,7 +198,10 @@ fn fleet(config: &Config) -> Result<Option<Fleet>, Error> {
         pool_idle: config.redis_pool_idle,
         ..parsed
     };
-    Ok(Some((Arc::new(RedisStore::new(redis.clone())), Arc::new(RedisLog::new(redis)))))
+    let exposed = redis.exposed();
+    let store = RedisStore::new(redis.clone()).sealing(seal.cloned());
+    let log = RedisLog::new(redis).sealing(seal.cloned());
+    Ok(Some(Fleet { store: Arc::new(store), log: Arc::new(log), exposed }))
 }
 
 /// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.
@@ -234,6 +262,14 @@ impl Runtime {
         self.host.count(counter, times);
     }
 
+    /// What could not be opened in this process since it was last counted.
+    pub fn count_unreadable(&self) {
+        let times = self.seal.as_ref().map_or(0, |seal| seal.take_unreadable());
+        if times > 0 {
+            self.host.count(Counter::SealedUnreadable, times);
+        }
+    }
+
     pub fn minted_by(&self) -> MintedBy {
         MintedBy { host: host_name(), sapi: zend::sapi_name(), script: zend::script_path() }
     }
@@ -274,7 +310,7 @@ impl Runtime {
                 ("host_memory_used", usage.occupied),
             ]);
         }
-        if let Some((store, log)) = &self.fleet {
+        if let Some(Fleet { store, log, .. }) = &self.fleet {
             let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());
             let pause = pause.map_or(0, |until| self.now().until(until).as_millis() as u64);
             let sent = store.commands_sent() + log.commands_sent();
@@ -297,8 +333,10 @@ impl Runtime {
         let mut places = vec![
             ("store", store),
             ("host_table", table),
-            ("host_table_hashed_from", self.config.identity_parts().join(", ")),
+            ("host_table_hashed_from", identity(&self.config, self.seal.as_deref()).join(", ")),
         ];
+        let sealed = self.seal.as_ref().map(|seal| format!("with key {}", seal.id()));
+        places.push(("values_sealed", sealed.unwrap_or_else(|| "no".into())));
         places.extend(self.engine.last_failure().map(|why| ("store_last_failure", why)));
         places
     }

@@ -10,6 +10,7 @@ use ext_php_rs::ffi::{
     ext_php_rs_zend_string_release, zend_string,
 };
 use ext_php_rs::types::Zval;
+use zeroize::Zeroize as _;
 
 use super::zend::kind;
 
@@ -71,6 +72,19 @@ impl Str {
     pub fn release(self) {
         // SAFETY: gives back one reference that the caller owned.
         unsafe { ext_php_rs_zend_string_release(self.0.as_ptr()) };
+    }
+
+    /// Like [`Str::release`]; a string that nobody else has is overwritten first.
+    pub fn wipe_and_release(self) {
+        let string = self.0.as_ptr();
+        // SAFETY: with this reference the only one, nobody reads the bytes any more.
+        unsafe {
+            if (*string).gc.refcount == 1 && !self.is_interned() {
+                let start: *mut u8 = (&raw mut (*string).val).cast();
+                std::slice::from_raw_parts_mut(start, (*string).len).zeroize();
+            }
+        }
+        self.release();
     }
 
     /// The string's hash, computed once and kept in the string, as the engine does.

@@ -1,6 +1,7 @@
 //! Where Redis is and how long it may take: a DSN and the settings beside it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,19 @@ use percent_encoding::percent_decode_str;
 pub enum Endpoint {
     Tcp { host: String, port: u16 },
     Unix { path: PathBuf },
+}
+
+impl Endpoint {
+    /// A name may lead anywhere, except for the one that never does.
+    fn is_remote(&self) -> bool {
+        match self {
+            Self::Unix { .. } => false,
+            Self::Tcp { host, .. } => {
+                let address = host.parse::<IpAddr>();
+                host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
+            }
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -213,6 +227,16 @@ impl RedisConfig {
             pool_idle: Duration::from_secs(1),
         })
     }
+
+    /// Whether what is sent can be read on a network.
+    pub fn exposed(&self) -> bool {
+        let servers = match &self.topology {
+            Topology::Single(endpoint) => std::slice::from_ref(endpoint),
+            Topology::Sentinel { sentinels: servers, .. }
+            | Topology::Cluster { seeds: servers } => servers,
+        };
+        self.tls.is_none() && servers.iter().any(Endpoint::is_remote)
+    }
 }
 
 fn all(addresses: &str, port: u16) -> Result<Vec<Endpoint>, String> {
@@ -348,6 +372,24 @@ mod tests {
         ] {
             let error = RedisConfig::parse(dsn).unwrap_err();
             assert!(!error.contains("s3cret") && error.contains("expected"), "{dsn}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_this_host_without_tls_is_exposed() {
+        for (dsn, exposed) in [
+            ("redis://127.0.0.2", false),
+            ("redis://[::1]:7000", false),
+            ("redis://localhost", false),
+            ("unix:///run/redis.sock", false),
+            ("redis://10.0.0.1", true),
+            ("redis://redis.internal", true),
+            ("rediss://redis.internal", false),
+            ("redis+sentinel://127.0.0.1,sentinel-2/master", true),
+            ("redis+cluster://10.0.0.1,10.0.0.2", true),
+            ("rediss+cluster://10.0.0.1,10.0.0.2", false),
+        ] {
+            assert_eq!(RedisConfig::parse(dsn).unwrap().exposed(), exposed, "{dsn}");
         }
     }
 

@@ -4,18 +4,20 @@
 //! connection that was lost is a gap: between two masters nothing says that they wrote the same.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
 
 use super::connection::{Connection, Connector};
-use super::scripts::{self, Fields};
+use super::scripts::{self, Fields, Reading};
 use super::{RedisConfig, RedisStore};
 use crate::clock::{Moment, system};
-use crate::entry::{Entry, Key, Version};
+use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
-use crate::store::log::{Change, ChangeLog, Followed, Position};
+use crate::seal::Seal;
+use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
 use crate::store::{Reply, StoreError};
 
 /// Lines taken at once. A reply as long as this may have been overtaken by the log's trimming.
@@ -28,6 +30,7 @@ pub struct RedisLog {
     stream: String,
     /// `None` until the first question, and after any error.
     connection: Mutex<Option<Kept>>,
+    seal: Option<Arc<Seal>>,
 }
 
 struct Kept {
@@ -48,7 +51,13 @@ impl RedisLog {
             stream: RedisStore::tagged(&config, "log"),
             connector: Connector::new(config),
             connection: Mutex::new(None),
+            seal: None,
         }
+    }
+
+    /// Read what is sealed, and nothing else.
+    pub fn sealing(self, seal: Option<Arc<Seal>>) -> Self {
+        Self { seal, ..self }
     }
 
     /// Whether the connection was there already decides what an answer means, so it is an argument
@@ -113,7 +122,7 @@ impl ChangeLog for RedisLog {
         Ok(lines(answer, position).unwrap_or(Followed::Gap))
     }
 
-    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Option<Entry>>>, StoreError> {
+    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -123,8 +132,12 @@ impl ChangeLog for RedisLog {
         }
         let rows: Vec<Fields> =
             self.with(Duration::ZERO, |connection, _| call.invoke(connection))?;
-        let rows: Option<Vec<_>> = rows.iter().map(|row| scripts::fetch_reply(row, now)).collect();
-        rows.filter(|rows| rows.len() == keys.len()).ok_or_else(super::not_ours)
+        if rows.len() != keys.len() {
+            return Err(super::not_ours());
+        }
+        let reading = |key| Reading { key, now, seal: self.seal.as_deref() };
+        let read = |(row, key)| scripts::fetch_reply(row, reading(key));
+        rows.iter().zip(keys).map(read).collect::<Option<_>>().ok_or_else(super::not_ours)
     }
 }
 

@@ -26,6 +26,7 @@ mod tests;
 mod tls;
 mod topology;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
@@ -34,16 +35,19 @@ pub use config::{Endpoint, Login, Password, Prefix, RedisConfig, Tls, Topology};
 
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
+use crate::seal::{KeyId, Seal};
 use crate::store::{
     Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Reply, Secret, Store, StoreError,
     jittered,
 };
+use envelope::Unreadable;
 use pool::Pool;
-use scripts::{ClaimReply, CommitReply, Fields};
+use scripts::{ClaimReply, CommitReply, Fields, Reading};
 
 pub struct RedisStore {
     pool: Pool,
     keys: Keys,
+    seal: Option<Arc<Seal>>,
 }
 
 struct Keys {
@@ -59,7 +63,16 @@ impl RedisStore {
         let tag = |what| Self::tagged(&config, what);
         let keys =
             Keys { values: tag("v:"), leases: tag("l:"), meta: tag("meta"), log: tag("log") };
-        Self { pool: Pool::new(config), keys }
+        Self { pool: Pool::new(config), keys, seal: None }
+    }
+
+    /// Seal what is written, and read nothing else.
+    pub fn sealing(self, seal: Option<Arc<Seal>>) -> Self {
+        Self { seal, ..self }
+    }
+
+    fn reading<'a>(&'a self, key: &'a Key, now: Moment) -> Reading<'a> {
+        Reading { key, now, seal: self.seal.as_deref() }
     }
 
     /// One hash tag for all keys of a prefix.
@@ -92,6 +105,44 @@ impl RedisStore {
         self.pool.with(|connection| call.invoke(connection))
     }
 
+    fn run_commit(
+        &self,
+        call: &ScriptInvocation<'_>,
+        key: &Key,
+        now: Moment,
+    ) -> Result<Reply<CommitReply>, StoreError> {
+        let fields: Fields = self.run(call)?;
+        scripts::commit_reply(&fields, self.reading(key, now)).ok_or_else(not_ours)
+    }
+
+    /// What remains of each instant, then the body: see `publish` in `common.lua`.
+    fn push_entry(&self, call: &mut ScriptInvocation<'_>, key: &Key, entry: &Entry, now: Moment) {
+        let timing = &entry.timing;
+        for instant in [
+            timing.minted_at,
+            timing.refresh_at,
+            timing.usable_until,
+            timing.expires_at,
+            servable_until(timing, key.kind()),
+        ] {
+            call.arg(now.millis_until(instant));
+        }
+        call.arg(envelope::encode(key, entry, self.seal.as_deref()));
+    }
+
+    /// Minting in place of a value that others can read would go on for ever, each side replacing the
+    /// other's; so this host is as one without Redis.
+    fn locked_out(&self, id: KeyId) -> StoreError {
+        let why = match &self.seal {
+            None => "and this host has no sharedstate.encryption_key_file".into(),
+            Some(seal) => format!(
+                "which is not in this host's sharedstate.encryption_key_file (it seals with {})",
+                seal.id()
+            ),
+        };
+        StoreError::Foreign(format!("the value is sealed with key {id}, {why}"))
+    }
+
     fn claim_once(
         &self,
         key: &Key,
@@ -106,7 +157,7 @@ impl RedisStore {
             .arg(claim.rejected.map(|digest| digest.to_string()).unwrap_or_default())
             .arg(expiry(claim.lease));
         let fields: Fields = self.run(&call)?;
-        scripts::claim_reply(&fields, claim.secret, now).ok_or_else(not_ours)
+        scripts::claim_reply(&fields, claim.secret, self.reading(key, now)).ok_or_else(not_ours)
     }
 }
 
@@ -133,7 +184,8 @@ impl Store for RedisStore {
             ClaimReply::Value(Ok(entry)) => {
                 return Ok(Reply { floor, what: Claimed::Value(entry) });
             }
-            ClaimReply::Value(Err(version)) => version,
+            ClaimReply::Value(Err((_, Unreadable::Sealed(id)))) => return Err(self.locked_out(id)),
+            ClaimReply::Value(Err((version, Unreadable::NoValue))) => version,
         };
         // As if it were not there: ask again for something newer.
         let claim = Claim { newer_than: unreadable, rejected: None, ..*claim };
@@ -141,6 +193,7 @@ impl Store for RedisStore {
         let what = match what {
             ClaimReply::Other(what) => what,
             ClaimReply::Value(Ok(entry)) => Claimed::Value(entry),
+            ClaimReply::Value(Err((_, Unreadable::Sealed(id)))) => return Err(self.locked_out(id)),
             // A newer release is at work on this key; its next value may be no better.
             ClaimReply::Value(Err(_)) => Claimed::Busy(claim.lease),
         };
@@ -168,10 +221,9 @@ impl Store for RedisStore {
     ) -> Result<Reply<Committed>, StoreError> {
         let mut call = self.call(&scripts::COMMIT, key);
         call.arg(hex(lease.secret)).arg(entry.version.0).arg(entry.digest().to_string());
-        push_entry(&mut call, key, entry, now);
-        let Reply { floor, what } =
-            scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
-        Ok(Reply { floor, what: what.into() })
+        self.push_entry(&mut call, key, entry, now);
+        let Reply { floor, what } = self.run_commit(&call, key, now)?;
+        Ok(Reply { floor, what: what.decided().map_err(|id| self.locked_out(id))? })
     }
 
     fn abandon(
@@ -218,30 +270,17 @@ impl Store for RedisStore {
         let mut call = self.call(&scripts::RESTORE, key);
         // No secret: a restored entry was committed elsewhere, or under no lease.
         call.arg("").arg(entry.version.0).arg(entry.digest().to_string());
-        let mut reply = scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
-        if matches!(reply.what, CommitReply::Missing) {
-            push_entry(&mut call, key, entry, now);
-            reply = scripts::commit_reply(&self.run(&call)?, now).ok_or_else(not_ours)?;
+        let mut reply = self.run_commit(&call, key, now)?;
+        if let CommitReply::Missing(None | Some(Ok(_) | Err((_, Unreadable::NoValue)))) = reply.what
+        {
+            self.push_entry(&mut call, key, entry, now);
+            reply = self.run_commit(&call, key, now)?;
         }
-        Ok(Reply { floor: reply.floor, what: reply.what.into() })
+        let what = reply.what.decided().map_err(|id| self.locked_out(id))?;
+        Ok(Reply { floor: reply.floor, what })
     }
 
     fn rest(&self) {
         self.pool.rest();
     }
-}
-
-/// What remains of each instant, then the body: see `publish` in `common.lua`.
-fn push_entry(call: &mut ScriptInvocation<'_>, key: &Key, entry: &Entry, now: Moment) {
-    let timing = &entry.timing;
-    for instant in [
-        timing.minted_at,
-        timing.refresh_at,
-        timing.usable_until,
-        timing.expires_at,
-        servable_until(timing, key.kind()),
-    ] {
-        call.arg(now.millis_until(instant));
-    }
-    call.arg(envelope::encode(&entry.value, &entry.detail));
 }

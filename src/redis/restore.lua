@@ -1,5 +1,6 @@
 -- ARGV: see `publish`; the first question comes without timing and body, for mostly nothing is
--- missing. Replies: floor, then accepted | superseded … | fenced | missing.
+-- missing. Replies: floor, then accepted | superseded … | fenced | missing | older … (what would be
+-- replaced).
 
 local row = load_row()
 local floor = digits(row.floor)
@@ -13,7 +14,7 @@ if decided then
     return decided
 end
 if not ARGV[10] then
-    return { floor, 'missing' }
+    return row.ver > 0 and with_entry(row, 'older') or { floor, 'missing' }
 end
 publish(row, version)
 return { floor, 'accepted' }

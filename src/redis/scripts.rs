@@ -4,9 +4,11 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::envelope;
+use super::envelope::{self, Unreadable};
 use crate::clock::Moment;
-use crate::entry::{Entry, Timing, Version};
+use crate::entry::{Entry, Key, Timing, Version};
+use crate::seal::{KeyId, Seal};
+use crate::store::log::Fetched;
 use crate::store::{Claimed, Committed, Lease, Reply, Secret};
 
 macro_rules! script {
@@ -26,8 +28,17 @@ pub static FETCH: LazyLock<Script> = script!("fetch.lua");
 /// What a script answers: texts, for Lua's own numbers would lose digits.
 pub type Fields = Vec<Vec<u8>>;
 
-/// A stored entry, or only its version when its body cannot be read (see [`envelope`]).
-pub type Stored = Result<Entry, Version>;
+/// A stored entry, or only its version when its body cannot be read.
+pub type Stored = Result<Entry, (Version, Unreadable)>;
+
+/// What it takes to make an entry of a reply.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    pub key: &'a Key,
+    /// From before the request was sent, so transit brings deadlines nearer.
+    pub now: Moment,
+    pub seal: Option<&'a Seal>,
+}
 
 pub enum ClaimReply {
     Value(Stored),
@@ -38,8 +49,8 @@ pub enum CommitReply {
     Accepted,
     Superseded(Stored),
     Fenced,
-    /// Restore only: there is nothing as new; send the whole entry.
-    Missing,
+    /// Restore only: there is nothing as new; send the whole entry. With what it would replace.
+    Missing(Option<Stored>),
 }
 
 /// Takes a reply apart from the front; `None` wherever it is not what a script of ours sends.
@@ -66,8 +77,7 @@ impl<'a> Reader<'a> {
         self.number().map(std::time::Duration::from_millis)
     }
 
-    /// `now` is from before the request was sent, so transit brings deadlines nearer.
-    fn stored(&mut self, now: Moment) -> Option<Stored> {
+    fn stored(&mut self, Reading { key, now, seal }: Reading<'_>) -> Option<Stored> {
         let version = self.version()?;
         let mut instant = || self.number().map(|ms| now.plus_millis(ms));
         let timing = Timing {
@@ -76,19 +86,23 @@ impl<'a> Reader<'a> {
             usable_until: instant()?,
             expires_at: instant()?,
         };
-        Some(match envelope::decode(self.bytes()?) {
+        Some(match envelope::decode(key, version, self.bytes()?, seal) {
             // What Redis has is in sync with Redis.
-            Some((value, detail)) => Ok(Entry { version, timing, unsynced: false, value, detail }),
-            None => Err(version),
+            Ok((value, detail)) => Ok(Entry { version, timing, unsynced: false, value, detail }),
+            Err(unreadable) => Err((version, unreadable)),
         })
     }
 }
 
-pub fn claim_reply(fields: &Fields, secret: Secret, now: Moment) -> Option<Reply<ClaimReply>> {
+pub fn claim_reply(
+    fields: &Fields,
+    secret: Secret,
+    reading: Reading<'_>,
+) -> Option<Reply<ClaimReply>> {
     let mut reply = Reader(fields.iter());
     let floor = reply.version()?;
     let what = match reply.text()? {
-        "value" => ClaimReply::Value(reply.stored(now)?),
+        "value" => ClaimReply::Value(reply.stored(reading)?),
         "lease" => ClaimReply::Other(Claimed::Lease(Lease { secret, version: reply.version()? })),
         "busy" => ClaimReply::Other(Claimed::Busy(reply.millis()?)),
         "backoff" => {
@@ -101,14 +115,15 @@ pub fn claim_reply(fields: &Fields, secret: Secret, now: Moment) -> Option<Reply
     Some(Reply { floor, what })
 }
 
-pub fn commit_reply(fields: &Fields, now: Moment) -> Option<Reply<CommitReply>> {
+pub fn commit_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<CommitReply>> {
     let mut reply = Reader(fields.iter());
     let floor = reply.version()?;
     let what = match reply.text()? {
         "accepted" => CommitReply::Accepted,
-        "superseded" => CommitReply::Superseded(reply.stored(now)?),
+        "superseded" => CommitReply::Superseded(reply.stored(reading)?),
         "fenced" => CommitReply::Fenced,
-        "missing" => CommitReply::Missing,
+        "missing" => CommitReply::Missing(None),
+        "older" => CommitReply::Missing(Some(reply.stored(reading)?)),
         _ => return None,
     };
     Some(Reply { floor, what })
@@ -119,27 +134,31 @@ pub fn invalidate_reply(fields: &Fields) -> Option<Reply<bool>> {
     Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
 }
 
-/// An entry whose body cannot be read is none.
-pub fn fetch_reply(fields: &Fields, now: Moment) -> Option<Reply<Option<Entry>>> {
+pub fn fetch_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Fetched>> {
     let mut reply = Reader(fields.iter());
     let floor = reply.version()?;
     let what = match reply.text()? {
-        "value" => reply.stored(now)?.ok(),
-        "none" => None,
+        "value" => match reply.stored(reading)? {
+            Ok(entry) => Fetched::Entry(entry),
+            Err((_, Unreadable::NoValue)) => Fetched::Nothing,
+            Err((_, Unreadable::Sealed(id))) => Fetched::Sealed(id),
+        },
+        "none" => Fetched::Nothing,
         _ => return None,
     };
     Some(Reply { floor, what })
 }
 
-impl From<CommitReply> for Committed {
-    fn from(reply: CommitReply) -> Self {
-        match reply {
-            CommitReply::Accepted => Self::Accepted,
-            CommitReply::Superseded(Ok(entry)) => Self::Superseded(entry),
+impl CommitReply {
+    /// `Err`: what is stored was sealed for others.
+    pub fn decided(self) -> Result<Committed, KeyId> {
+        Ok(match self {
+            Self::Superseded(Err((_, Unreadable::Sealed(id))))
+            | Self::Missing(Some(Err((_, Unreadable::Sealed(id))))) => return Err(id),
+            Self::Accepted => Committed::Accepted,
+            Self::Superseded(Ok(entry)) => Committed::Superseded(entry),
             // A newer release's value: not ours to adopt, nor to replace by something older.
-            CommitReply::Superseded(Err(_)) | CommitReply::Fenced | CommitReply::Missing => {
-                Self::Fenced
-            }
-        }
+            Self::Superseded(Err(_)) | Self::Fenced | Self::Missing(_) => Committed::Fenced,
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Reply, StoreError};
 use crate::clock::Moment;
 use crate::entry::{Entry, Key, Version};
+use crate::seal::KeyId;
 
 /// A place in the log. Opaque; only the log that gave it can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,14 @@ pub enum Followed {
     Gap,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fetched {
+    Entry(Entry),
+    Nothing,
+    /// An entry for hosts that have this key.
+    Sealed(KeyId),
+}
+
 /// - What is committed after [`ChangeLog::last`] was asked has a line after the position it gave.
 /// - A line is written by the very step that changes the store.
 /// - Every operation ends within a bound.
@@ -38,5 +47,5 @@ pub trait ChangeLog: Send + Sync {
     fn follow(&self, position: &Position, patience: Duration) -> Result<Followed, StoreError>;
 
     /// What the store has of each key now, servable or not, and its floor. In the order asked.
-    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Option<Entry>>>, StoreError>;
+    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError>;
 }

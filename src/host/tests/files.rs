@@ -15,7 +15,7 @@ fn version(table: &HostTable, name: &str) -> Option<u64> {
 }
 
 fn refusal(place: Place) -> String {
-    match HostTable::open(place, small()) {
+    match HostTable::open(place, small(), None) {
         Ok(_) => panic!("opened"),
         Err(sentence) => sentence,
     }
@@ -25,7 +25,7 @@ fn refusal(place: Place) -> String {
 fn two_openers_share_one_table_and_two_identities_do_not() {
     let dir = temp();
     let (one, two) = (open(dir.path()), open(dir.path()));
-    let foreign = HostTable::open(Place::new(dir.path(), &["other"]), small()).unwrap();
+    let foreign = HostTable::open(Place::new(dir.path(), &["other"]), small(), None).unwrap();
     put(&one, &key("crm"), 7, 1200);
     assert_eq!(version(&two, "crm"), Some(7));
     assert_eq!(version(&foreign, "crm"), None);
@@ -120,11 +120,11 @@ fn a_new_table_reclaims_what_nobody_can_or_does_use_and_no_other_applications_ta
     use std::os::unix::fs::FileExt as _;
     let dir = temp();
     let place = |name| Place::new(dir.path(), &[name]);
-    let make = |name| drop(HostTable::open(place(name), small()).unwrap());
+    let make = |name| drop(HostTable::open(place(name), small(), None).unwrap());
     let change = |name, change: &dyn Fn(&fs::File)| {
         change(&fs::OpenOptions::new().write(true).open(place(name).table()).unwrap());
     };
-    let used = HostTable::open(place("used"), small()).unwrap();
+    let used = HostTable::open(place("used"), small(), None).unwrap();
     ["resting", "older layout", "forgotten"].iter().for_each(|name| make(name));
     change("older layout", &|file| file.write_all_at(&0_u64.to_ne_bytes(), 8).unwrap());
     change("forgotten", &|file| file.set_modified(std::time::UNIX_EPOCH).unwrap());
@@ -132,7 +132,7 @@ fn a_new_table_reclaims_what_nobody_can_or_does_use_and_no_other_applications_ta
     let foreign = dir.path().join("sharedstate-test");
     fs::create_dir(&foreign).unwrap();
 
-    let _new = HostTable::open(place("new"), small()).unwrap();
+    let _new = HostTable::open(place("new"), small(), None).unwrap();
     assert!(!place("older layout").folder.exists());
     assert!(!place("forgotten").folder.exists());
     assert!(place("resting").folder.exists(), "another application's table between two requests");
@@ -144,12 +144,12 @@ fn a_new_table_reclaims_what_nobody_can_or_does_use_and_no_other_applications_ta
 fn changed_sizes_take_effect_once_nobody_uses_the_old_table() {
     let dir = temp();
     let place = Place::new(dir.path(), &["test"]);
-    let old = HostTable::open(place.clone(), small()).unwrap();
+    let old = HostTable::open(place.clone(), small(), None).unwrap();
     let larger = Sizes::new(128, 16 * 1024, 8 << 20);
-    let joined = HostTable::open(place.clone(), larger).unwrap();
+    let joined = HostTable::open(place.clone(), larger, None).unwrap();
     assert_eq!(joined.usage().slots, 64, "the live table's sizes win");
     drop((old, joined));
-    assert_eq!(HostTable::open(place, larger).unwrap().usage().slots, 128);
+    assert_eq!(HostTable::open(place, larger, None).unwrap().usage().slots, 128);
 }
 
 #[test]
@@ -193,7 +193,7 @@ impl Drop for Mount {
 fn on_a_tmpfs_of_1_mb_the_table_evicts_and_never_raises_sigbus() {
     let mount = Mount::of("1m");
     let place = Place::new(mount.0.path(), &["test"]);
-    let table = HostTable::open(place, Sizes::new(1024, 16 * 1024, 64 << 20)).unwrap();
+    let table = HostTable::open(place, Sizes::new(1024, 16 * 1024, 64 << 20), None).unwrap();
     let names: Vec<String> = (0..1500).map(|n| format!("key {n}")).collect();
     let mut refused = 0;
     for (n, name) in names.iter().enumerate() {
@@ -211,7 +211,7 @@ fn on_a_tmpfs_of_1_mb_the_table_evicts_and_never_raises_sigbus() {
 fn a_table_that_cannot_even_begin_says_where_and_what_to_do() {
     let mount = Mount::of("1m");
     let place = Place::new(mount.0.path(), &["test"]);
-    let sentence = match HostTable::open(place, Sizes::new(16_384, 16 * 1024, 64 << 20)) {
+    let sentence = match HostTable::open(place, Sizes::new(16_384, 16 * 1024, 64 << 20), None) {
         Ok(_) => panic!("an index of 2 MiB does not fit"),
         Err(sentence) => sentence,
     };
@@ -223,7 +223,7 @@ fn a_table_that_cannot_even_begin_says_where_and_what_to_do() {
 fn all_16384_slots_of_1200_bytes_fit_dockers_64_mb() {
     let mount = Mount::of("64m");
     let place = Place::new(mount.0.path(), &["test"]);
-    let table = HostTable::open(place, Sizes::new(16_384, 16 * 1024, 63 << 20)).unwrap();
+    let table = HostTable::open(place, Sizes::new(16_384, 16 * 1024, 63 << 20), None).unwrap();
     for n in 0_u64.. {
         let name = format!("tenant:{n}");
         put(&table, &key(&name), n + 1, 1200);

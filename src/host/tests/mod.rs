@@ -25,7 +25,7 @@ pub fn small() -> Sizes {
 }
 
 pub fn open(dir: &Path) -> HostTable {
-    HostTable::open(Place::new(dir, &["test"]), small()).unwrap()
+    HostTable::open(Place::new(dir, &["test"]), small(), None).unwrap()
 }
 
 pub fn key(name: &str) -> Key {
@@ -42,8 +42,14 @@ pub fn entry(key: &Key, version: u64, bytes: usize, now: Moment) -> Entry {
         expires_at: at(3600),
     };
     let mark = format!("{}@{version};", key.text());
-    let value = mark.bytes().cycle().take(bytes).collect();
-    Entry { version: Version(version), timing, unsynced: false, value, detail: b"{}".to_vec() }
+    let value = mark.bytes().cycle().take(bytes).collect::<Vec<u8>>().into();
+    Entry {
+        version: Version(version),
+        timing,
+        unsynced: false,
+        value,
+        detail: b"{}".to_vec().into(),
+    }
 }
 
 /// Whether the entry is whole and really this key's.
@@ -63,7 +69,7 @@ fn the_host_table_keeps_the_contract_of_a_store() {
     let make = || -> Box<dyn crate::store::Store> {
         made.set(made.get() + 1);
         let name = format!("table {}", made.get());
-        Box::new(HostTable::open(Place::new(dir.path(), &[&name]), small()).unwrap())
+        Box::new(HostTable::open(Place::new(dir.path(), &[&name]), small(), None).unwrap())
     };
     check("HostTable", &make, &RealTime);
 }

@@ -21,7 +21,7 @@ struct Two {
 
 fn two() -> Two {
     let dir = temp();
-    let open = || Table::open(&Place::new(dir.path(), &["two"]), small()).unwrap();
+    let open = || Table::open(&Place::new(dir.path(), &["two"]), small(), None).unwrap();
     Two { stopped: open(), other: open(), _dir: dir }
 }
 

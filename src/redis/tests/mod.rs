@@ -28,7 +28,13 @@ fn entry(version: Version, value: &str) -> Entry {
         usable_until: after(3_000),
         expires_at: after(3_600),
     };
-    Entry { version, timing, unsynced: false, value: value.into(), detail: b"{}".to_vec() }
+    Entry {
+        version,
+        timing,
+        unsynced: false,
+        value: value.as_bytes().to_vec().into(),
+        detail: b"{}".to_vec().into(),
+    }
 }
 
 fn claim(store: &dyn Store, key: &Key, n: u64) -> Result<Claimed, StoreError> {
@@ -52,7 +58,7 @@ fn mint(store: &dyn Store, key: &Key, n: u64, value: &str) -> Entry {
 
 fn value(store: &dyn Store, key: &Key) -> Vec<u8> {
     match claim(store, key, 99).unwrap() {
-        Claimed::Value(entry) => entry.value,
+        Claimed::Value(entry) => entry.value.to_vec(),
         other => panic!("a value was due, not {other:?}"),
     }
 }

@@ -104,7 +104,7 @@ fn a_takeover_finds_what_the_dead_one_committed(b: &Bench) {
     let dead = b.lease_by(1);
     b.commit(&dead, &b.entry(&dead, "last words"));
     let reply = b.claim(Claim { takeover: Some(dead.secret), ..claim_of(secret(2)) });
-    assert!(matches!(&reply, Claimed::Value(entry) if entry.value == b"last words"), "{reply:?}");
+    assert!(matches!(&reply, Claimed::Value(entry) if *entry.value == b"last words"), "{reply:?}");
 }
 
 fn a_takeover_repeated_is_the_same_lease(b: &Bench) {

@@ -152,8 +152,8 @@ impl Bench<'_> {
             version: lease.version,
             timing,
             unsynced: false,
-            value: value.into(),
-            detail: serde_json::to_vec(&detail).unwrap(),
+            value: value.as_bytes().to_vec().into(),
+            detail: serde_json::to_vec(&detail).unwrap().into(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Bench<'_> {
     /// The value everybody is served now.
     fn value(&self) -> String {
         match self.claim_by(99) {
-            Claimed::Value(entry) => String::from_utf8(entry.value).unwrap(),
+            Claimed::Value(entry) => String::from_utf8(entry.value.to_vec()).unwrap(),
             other => panic!("a value was due, not {other:?}"),
         }
     }

@@ -22,9 +22,9 @@ pub const CLAIMS: Claims = claims![
 fn a_committed_value_comes_back_whole(b: &Bench) {
     let lease = b.lease_by(1);
     let mut entry = b.entry(&lease, "");
-    entry.value = (0..=255).collect();
+    entry.value = (0..=255).collect::<Vec<u8>>().into();
     let detail = br#"{"source":"crm","kept":{"instance_url":"https://eu.example"},"later":[1,{}]}"#;
-    entry.detail = detail.to_vec();
+    entry.detail = detail.to_vec().into();
     b.commit(&lease, &entry);
     let Claimed::Value(stored) = b.claim_by(2) else { panic!("a value was due") };
     assert_eq!(stored.version, entry.version);
@@ -97,7 +97,7 @@ fn another_value_under_the_same_version_is_refused(b: &Bench) {
     let lease = b.lease_by(1);
     b.commit(&lease, &b.entry(&lease, "one"));
     match b.commit(&lease, &b.entry(&lease, "two")).what {
-        Committed::Superseded(stored) => assert_eq!(stored.value, b"one"),
+        Committed::Superseded(stored) => assert_eq!(*stored.value, b"one"),
         other => panic!("{other:?}"),
     }
 }
@@ -114,7 +114,7 @@ fn a_commit_behind_a_newer_value_is_superseded_by_it(b: &Bench) {
     b.pace.pass(PAST_SHORT);
     b.minted(2, "two");
     match b.commit(&late, &b.entry(&late, "one")).what {
-        Committed::Superseded(stored) => assert_eq!(stored.value, b"two"),
+        Committed::Superseded(stored) => assert_eq!(*stored.value, b"two"),
         other => panic!("{other:?}"),
     }
     assert_eq!(b.value(), "two");
@@ -141,11 +141,11 @@ fn restoring_replaces_older_and_never_newer(b: &Bench) {
     let newer = Lease { secret: secret(2), version: held.version.next() };
     let older = Lease { secret: secret(2), version: Version(held.version.0 - 1) };
     match b.restore(&b.entry(&older, "older")) {
-        Committed::Superseded(stored) => assert_eq!(stored.value, b"one"),
+        Committed::Superseded(stored) => assert_eq!(*stored.value, b"one"),
         other => panic!("{other:?}"),
     }
-    match b.restore(&Entry { value: "other".into(), ..held }) {
-        Committed::Superseded(stored) => assert_eq!(stored.value, b"one"),
+    match b.restore(&Entry { value: b"other".to_vec().into(), ..held }) {
+        Committed::Superseded(stored) => assert_eq!(*stored.value, b"one"),
         other => panic!("the same version with another value: {other:?}"),
     }
     assert_eq!(b.restore(&b.entry(&newer, "newer")), Committed::Accepted);

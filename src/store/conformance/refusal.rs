@@ -187,7 +187,7 @@ fn a_claim_with_an_early_rejection_mints_nothing(b: &Bench) {
     let entry = b.minted(2, "two");
     let claim = Claim { rejected: Some(entry.digest()), ..claim_of(secret(3)) };
     let reply = b.claim(claim);
-    assert!(matches!(&reply, Claimed::Value(stored) if stored.value == b"two"), "{reply:?}");
+    assert!(matches!(&reply, Claimed::Value(stored) if *stored.value == b"two"), "{reply:?}");
     match b.claim(Claim { newer_than: entry.version, ..claim }) {
         Claimed::BackOff { wait, .. } => assert!(wait <= Duration::from_secs(1), "{wait:?}"),
         other => panic!("an endpoint that always says 401 would mint for ever: {other:?}"),

@@ -25,7 +25,7 @@ fn entry(version: u64) -> Entry {
     let timing =
         Timing { minted_at: at(0), refresh_at: at(80), usable_until: at(100), expires_at: at(120) };
     let version = Version(version);
-    Entry { version, timing, unsynced: false, value: b"one".to_vec(), detail: vec![] }
+    Entry { version, timing, unsynced: false, value: b"one".to_vec().into(), detail: vec![].into() }
 }
 
 fn board(host: &MemoryHost, until: i64, now: i64) -> Result<(Right, Option<Secret>), u32> {
