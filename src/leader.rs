@@ -20,7 +20,7 @@ use crate::entry::{Entry, Key, Version};
 use crate::metrics::Counter;
 use crate::seal::KeyId;
 use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
-use crate::store::{Asked, Committed, Host, Reply, Right, Store, StoreError, as_kept_here};
+use crate::store::{Asked, Committed, Heard, Host, Reply, Right, Store, StoreError, as_kept_here};
 
 /// Keys compared in one pipeline.
 const BATCH: usize = 256;
@@ -76,7 +76,7 @@ impl Leader {
             Some(position) => self.follow(position, patience),
         };
         let answered = turned.is_ok();
-        if self.host.authority_answered(answered, self.host.now()) {
+        if self.host.authority_heard(Heard::of(turned.as_ref().err()), self.host.now()) {
             match &turned {
                 Ok(()) => log::warn!("Redis answers again"),
                 Err(error) => log::warn!("{error}; usable entries are served"),

@@ -90,6 +90,42 @@ final class RedisLostTest extends TestCase
         $this->printTimes('Redis hangs, cold name', $responses);
     }
 
+    /** Every name is new, so every request has to ask; and one token is read all the while. */
+    public function test_while_redis_hangs_one_process_at_a_time_waits_for_it(): void
+    {
+        $this->startHosts();
+        $this->burst('warm');
+        $host = $this->hosts['north'];
+        $this->server->signal(SIGSTOP);
+        $stopped = microtime(true);
+        $crowd = new Crowd();
+        try {
+            for ($number = 0; microtime(true) < $stopped + 3.0; $crowd->run(0.002)) {
+                while ($crowd->countOpen() < 12) {
+                    $name = ++$number % 4 === 0 ? 'warm' : "cold-$number";
+                    $crowd->send($host->socket(), $this->page('token.php'), ['name' => $name, 'ms' => 0]);
+                }
+            }
+            $responses = $crowd->finish();
+        } finally {
+            $this->server->signal(SIGCONT);
+        }
+        $this->assertAllServed($responses);
+        // Whoever had asked before the first of them knew has waited, too.
+        $waited = [];
+        foreach ($responses as $response) {
+            if ($response->json()['took'] > self::CONNECT_S * 0.8 && $response->started > $stopped + 2 * self::CONNECT_S) {
+                $waited[] = [$response->started, $response->started + $response->elapsed];
+            }
+        }
+        sort($waited);
+        for ($i = 1; $i < count($waited); $i++) {
+            self::assertGreaterThan($waited[$i - 1][1], $waited[$i][0] + 0.02, 'two waited at the same time');
+        }
+        self::assertGreaterThan(100, count($responses));
+        fprintf(STDERR, "\n    Redis hangs for 3 s: %d requests, of which %d waited for it after the first half second\n", count($responses), count($waited));
+    }
+
     public function test_when_redis_is_back_one_version_wins_everywhere_without_another_mint(): void
     {
         $this->startHosts();

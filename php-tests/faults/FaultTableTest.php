@@ -6,7 +6,7 @@ use SharedState\Tests\Support\Build;
 use SharedState\Tests\Support\FaultRun;
 use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\HostLeader;
-use SharedState\Tests\Support\Process;
+use SharedState\Tests\Support\Network;
 use SharedState\Tests\Support\RedisCluster;
 use SharedState\Tests\Support\RedisServer;
 use SharedState\Tests\Support\SentinelSet;
@@ -76,9 +76,10 @@ final class FaultTableTest extends TestCase
     /** @dataProvider networks */
     public function test_a_bad_network(string $row, string $mode, bool $perHost): void
     {
-        [$port, $file] = $this->proxy();
-        $this->fault($row, $this->fleet(port: $port), 4.0, perHost: $perHost,
-            break: fn () => file_put_contents($file, $mode), mend: fn () => file_put_contents($file, 'pass'));
+        $this->port = RedisServer::freePort();
+        $network = new Network($this->folder, $this->port);
+        $this->fault($row, $this->fleet(port: $network->port), 4.0, perHost: $perHost,
+            break: fn () => $network->be($mode), mend: fn () => $network->be('pass'));
     }
 
     public function test_connections_killed(): void
@@ -394,17 +395,5 @@ final class FaultTableTest extends TestCase
         }
         $south = ['pm.max_children' => FaultRun::WORKERS];
         return [$this->host('north', $settings, $north, wrapper: $wrapper), $this->host('south', $settings, $south)];
-    }
-
-    /** @return array{int, string} where it listens, and the file that says how bad it is */
-    private function proxy(): array
-    {
-        $this->port = RedisServer::freePort();
-        $port = RedisServer::freePort();
-        $file = "$this->folder/network";
-        file_put_contents($file, 'pass');
-        Process::start(['php', '-n', dirname(__DIR__) . '/support/proxy.php', (string) $port, (string) $this->port, $file], "$this->folder/proxy.log");
-        $this->until('the proxy', static fn (): bool => (bool) @stream_socket_client("tcp://127.0.0.1:$port", $code, $message, 0.1), 5.0);
-        return [$port, $file];
     }
 }

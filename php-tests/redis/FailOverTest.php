@@ -2,6 +2,7 @@
 
 declare(strict_types=1);
 
+use SharedState\Tests\Support\Authority;
 use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\RedisCluster;
 use SharedState\Tests\Support\RedisServer;
@@ -22,6 +23,22 @@ final class FailOverTest extends TestCase
     public function test_a_fleet_works_in_a_cluster(): void
     {
         $this->assertTwoHostsAreOne((new RedisCluster($this->folder))->dsn());
+    }
+
+    public function test_a_fleet_works_through_sentinels_that_ask_for_certificates(): void
+    {
+        $authority = new Authority("$this->folder/authority");
+        $set = new SentinelSet($this->folder, authority: $authority);
+        self::assertStringStartsWith('rediss+sentinel://', $set->dsn());
+        $this->assertTwoHostsAreOne($set->dsn(), $authority->hostSettings());
+    }
+
+    public function test_a_fleet_works_in_a_cluster_that_asks_for_certificates(): void
+    {
+        $authority = new Authority("$this->folder/authority");
+        $cluster = new RedisCluster($this->folder, $authority);
+        self::assertStringStartsWith('rediss+cluster://', $cluster->dsn());
+        $this->assertTwoHostsAreOne($cluster->dsn(), $authority->hostSettings());
     }
 
     public function test_an_unknown_master_is_said_by_its_name(): void
@@ -59,9 +76,10 @@ final class FailOverTest extends TestCase
         self::assertSame(2, $this->mints->mints('crm'));
     }
 
-    private function assertTwoHostsAreOne(string $dsn): void
+    /** @param array<string, string> $settings */
+    private function assertTwoHostsAreOne(string $dsn, array $settings = []): void
     {
-        $settings = ['redis.dsn' => $dsn];
+        $settings += ['redis.dsn' => $dsn];
         $hosts = [$this->host('north', $settings), $this->host('south', $settings)];
         $first = $this->tokenOf($hosts[0]);
         self::assertSame($first, $this->tokenOf($hosts[1]));

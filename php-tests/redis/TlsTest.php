@@ -32,13 +32,7 @@ final class TlsTest extends TestCase
     /** @return array<string, string> what a host needs to get in */
     private function settings(string $host = 'localhost'): array
     {
-        [$certificate, $key] = $this->authority->sign('client');
-        return [
-            'redis.dsn' => "rediss://$host:$this->port", 'redis.tls_ca' => $this->authority->certificate(),
-            'redis.tls_cert' => $certificate, 'redis.tls_key' => $key,
-            // A handshake of sixteen busy workers on a small machine.
-            'redis.connect_timeout_ms' => '2000',
-        ];
+        return ['redis.dsn' => "rediss://$host:$this->port"] + $this->authority->hostSettings();
     }
 
     public static function hosts(): array

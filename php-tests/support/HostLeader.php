@@ -7,9 +7,10 @@ namespace SharedState\Tests\Support;
 /** Which worker leads its host: the one behind the connection that follows the change log. Needs Redis on TCP. */
 final class HostLeader
 {
-    public static function of(Fpm $host, RedisServer $redis): ?int
+    /** @param list<int> $except a worker that is stopped keeps its connection */
+    public static function of(Fpm $host, RedisServer $redis, array $except = []): ?int
     {
-        $workers = $host->workers();
+        $workers = array_diff($host->workers(), $except);
         preg_match_all('/ addr=127\.0\.0\.1:(\d+) .* cmd=xread /m', (string) $redis->command('CLIENT', 'LIST'), $found);
         foreach ($found[1] as $port) {
             $inode = self::inode((int) $port);

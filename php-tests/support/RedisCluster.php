@@ -12,18 +12,26 @@ final class RedisCluster
     /** @var array<int, RedisServer> by port */
     public array $nodes = [];
 
-    public function __construct(string $folder)
+    /** With an authority, nodes speak TLS with each other and with clients, and nothing else. */
+    public function __construct(string $folder, private readonly ?Authority $authority = null)
     {
         for ($i = 0; $i < 6; $i++) {
             $port = RedisServer::freePort();
             mkdir("$folder/node-$port");
             $this->nodes[$port] = new RedisServer("$folder/node-$port", [
-                '--port', (string) $port, '--cluster-enabled', 'yes', '--cluster-port', (string) RedisServer::freePort(),
+                ...($authority === null ? ['--port', (string) $port]
+                    : ['--port', '0', '--tls-port', (string) $port, '--tls-cluster', 'yes', ...$authority->serverOptions("node-$port")]),
+                '--cluster-enabled', 'yes', '--cluster-port', (string) RedisServer::freePort(),
                 '--cluster-node-timeout', '1000', '--cluster-config-file', 'nodes.conf', '--repl-diskless-sync-delay', '0',
             ]);
         }
         $addresses = implode(' ', array_map(static fn (int $port): string => "127.0.0.1:$port", array_keys($this->nodes)));
-        exec("redis-cli --cluster create $addresses --cluster-replicas 1 --cluster-yes 2>&1", $said, $status);
+        $tls = '';
+        if ($authority !== null) {
+            [$certificate, $key] = $authority->sign('administrator');
+            $tls = "--tls --cacert {$authority->certificate()} --cert $certificate --key $key";
+        }
+        exec("redis-cli $tls --cluster create $addresses --cluster-replicas 1 --cluster-yes 2>&1", $said, $status);
         if ($status !== 0) {
             throw new RuntimeException('no cluster: ' . implode("\n", $said));
         }
@@ -44,7 +52,8 @@ final class RedisCluster
     public function dsn(): string
     {
         [$first, , , $fourth] = array_keys($this->nodes);
-        return "redis+cluster://127.0.0.1:$first,127.0.0.1:$fourth";
+        $scheme = $this->authority === null ? 'redis' : 'rediss';
+        return "$scheme+cluster://127.0.0.1:$first,127.0.0.1:$fourth";
     }
 
     /** @return list<array{int, string}> the masters' ports and ids; the first holds the slot of the prefix */

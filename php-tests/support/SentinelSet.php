@@ -15,8 +15,11 @@ final class SentinelSet
     public array $servers = [];
     /** @var array<int, Process> by port */
     private array $sentinels = [];
+    /** @var array<int, int> by the port without TLS, which the tests use, the one with it */
+    private array $tlsPorts = [];
 
-    public function __construct(private readonly string $folder, int $replicas = 1)
+    /** With an authority, servers and sentinels speak TLS with each other and with clients. */
+    public function __construct(private readonly string $folder, int $replicas = 1, private readonly ?Authority $authority = null)
     {
         $master = null;
         for ($i = 0; $i <= $replicas; $i++) {
@@ -24,8 +27,10 @@ final class SentinelSet
             $follows = $master === null ? [] : ['--replicaof', "127.0.0.1 $master"];
             $master ??= $port;
             mkdir("$folder/redis-$port");
+            $listen = $authority === null ? ['--port', (string) $port]
+                : ['--port', '0', '--tls-port', (string) $port, ...$authority->serverOptions("redis-$port")];
             $this->servers[$port] = new RedisServer("$folder/redis-$port", [
-                '--port', (string) $port, '--requirepass', self::PASSWORD, '--masterauth', self::PASSWORD,
+                ...$listen, '--requirepass', self::PASSWORD, '--masterauth', self::PASSWORD,
                 '--repl-diskless-sync-delay', '0', ...$follows,
             ]);
         }
@@ -58,7 +63,12 @@ final class SentinelSet
             'sentinel down-after-milliseconds shop 500',
             'sentinel failover-timeout shop 3000',
         ]) . "\n");
-        $this->sentinels[$port] = Process::start(['redis-server', $file, '--sentinel'], "$this->folder/sentinel-$port.log");
+        $tls = [];
+        if ($this->authority !== null) {
+            $this->tlsPorts[$port] = RedisServer::freePort();
+            $tls = ['--tls-port', (string) $this->tlsPorts[$port], ...$this->authority->serverOptions("sentinel-$port")];
+        }
+        $this->sentinels[$port] = Process::start(['redis-server', $file, '--sentinel', ...$tls], "$this->folder/sentinel-$port.log");
         $deadline = microtime(true) + 10;
         while (!@stream_socket_client("tcp://127.0.0.1:$port", $code, $message, 0.2)) {
             if (microtime(true) > $deadline) {
@@ -70,8 +80,8 @@ final class SentinelSet
 
     public function dsn(): string
     {
-        $addresses = implode(',', array_map(static fn (int $port): string => "127.0.0.1:$port", array_keys($this->sentinels)));
-        return 'redis+sentinel://:' . self::PASSWORD . "@$addresses/shop";
+        $addresses = implode(',', array_map(fn (int $port): string => '127.0.0.1:' . ($this->tlsPorts[$port] ?? $port), array_keys($this->sentinels)));
+        return ($this->authority === null ? 'redis' : 'rediss') . '+sentinel://:' . self::PASSWORD . "@$addresses/shop";
     }
 
     public function killSentinel(): void

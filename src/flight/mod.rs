@@ -15,7 +15,7 @@ use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshne
 use crate::keeper::{Charge, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
-use crate::store::{Asked, Committed, Host, Reply, Store, StoreError};
+use crate::store::{Asked, Committed, Heard, Host, Reply, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -372,16 +372,12 @@ impl Engine {
         }
         self.keeper.stand_by();
         let answer = question();
-        let failure = answer.as_ref().err();
-        // What is wrong with one key must not keep the host from asking about the others.
-        let of_the_store = |error: &&StoreError| {
-            matches!(error, StoreError::Unreachable(_) | StoreError::Refused(_))
-        };
-        let failure = failure.filter(of_the_store);
+        let heard = Heard::of(answer.as_ref().err());
+        let failure = answer.as_ref().err().filter(|_| heard != Heard::Answer);
         if failure.is_some() {
             *self.last_failure.lock() = failure.cloned();
         }
-        let news = self.host.authority_answered(failure.is_none(), self.host.now());
+        let news = self.host.authority_heard(heard, self.host.now());
         match failure {
             Some(error) if news => log::warn!(
                 "{error}; usable entries are served, missing ones are made on this host alone"

@@ -40,8 +40,8 @@ use crate::metrics::Counter;
 use crate::seal::Seal;
 use crate::store::record::{Context, Record};
 use crate::store::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
-    Right, Secret, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Heard, Host, Known, Lease, Reply,
+    Reservation, Right, Secret, Store, StoreError,
 };
 
 /// How often a process looks whether its table still has a name and the clocks still agree.
@@ -152,8 +152,7 @@ impl HostTable {
     pub fn breaker_until(&self) -> Option<Moment> {
         let table = self.table.read().table.clone();
         let breaker = Breaker::unpack(table.header().breaker.load(Relaxed));
-        (breaker.failures >= Breaker::TOLERATED && table.now() < breaker.until)
-            .then_some(breaker.until)
+        (breaker.is_open() && table.now() < breaker.until).then_some(breaker.until)
     }
 
     /// The open table; once a second also checks that it is still the right one.
@@ -532,23 +531,21 @@ impl Host for HostTable {
         let word = &table.header().breaker;
         let seen = word.load(Acquire);
         let breaker = Breaker::unpack(seen);
-        if breaker.failures < Breaker::TOLERATED {
-            return true;
-        }
         // Whoever moves the deadline on is the one that probes; if it dies, the next may.
-        now >= breaker.until && word.swing(seen, breaker.opened(now, Breaker::PROBE).pack())
+        !breaker.is_open() || breaker.probed(now).is_some_and(|next| word.swing(seen, next.pack()))
     }
 
-    fn authority_answered(&self, answered: bool, now: Moment) -> bool {
+    fn authority_heard(&self, heard: Heard, now: Moment) -> bool {
         let table = self.table();
         let word = &table.header().breaker;
         let seen = word.load(Acquire);
-        if answered {
+        if heard == Heard::Answer {
             return seen != 0 && word.swing(seen, 0);
         }
         table.count(Counter::StoreErrors, 1);
-        let (next, opened) = Breaker::unpack(seen).failed(now);
-        table.count(Counter::BreakerOpened, u64::from(opened));
+        let before = Breaker::unpack(seen);
+        let next = before.failed(heard, now);
+        table.count(Counter::BreakerOpened, u64::from(next.is_open() && !before.is_open()));
         word.swing(seen, next.pack()) && seen == 0
     }
 }

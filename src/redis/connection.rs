@@ -320,9 +320,10 @@ impl Connector {
             };
         }
         match error.kind() {
-            ErrorKind::Io => StoreError::Unreachable(if error.is_timeout() {
-                format!("Redis at {at}: no answer in time")
-            } else if error.is_connection_dropped() {
+            ErrorKind::Io if error.is_timeout() => {
+                StoreError::TimedOut(format!("Redis at {at}: no answer in time"))
+            }
+            ErrorKind::Io => StoreError::Unreachable(if error.is_connection_dropped() {
                 format!("Redis at {at}: the connection was closed")
             } else {
                 format!("Redis at {at}: {error}")
@@ -348,9 +349,11 @@ fn password(login: &Login) -> Result<Option<String>, StoreError> {
 }
 
 fn unreachable_at(endpoint: &Endpoint, error: &io::Error) -> StoreError {
-    let what = match error.kind() {
-        io::ErrorKind::TimedOut if error.get_ref().is_none() => "no answer in time".into(),
-        _ => error.to_string(),
-    };
-    StoreError::Unreachable(format!("Redis at {endpoint}: {what}"))
+    match error.kind() {
+        io::ErrorKind::TimedOut if error.get_ref().is_none() => {
+            StoreError::TimedOut(format!("Redis at {endpoint}: no answer in time"))
+        }
+        io::ErrorKind::TimedOut => StoreError::TimedOut(format!("Redis at {endpoint}: {error}")),
+        _ => StoreError::Unreachable(format!("Redis at {endpoint}: {error}")),
+    }
 }

@@ -92,7 +92,11 @@ impl RedisLog {
         if connection.is_open() && answer.is_ok() {
             *lock = Some(kept);
         }
-        answer.map_err(|error| self.connector.explain(&error))
+        answer.map_err(|error| match self.connector.explain(&error) {
+            // Perhaps it was this connection only, cut by something on the way.
+            StoreError::TimedOut(why) if reused => StoreError::Unreachable(why),
+            explained => explained,
+        })
     }
 
     /// Commands sent since this log was made.

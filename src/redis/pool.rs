@@ -97,7 +97,11 @@ impl Pool {
                     if connection.is_open() && !result.as_ref().is_err_and(outdated) {
                         self.keep(connection);
                     }
-                    return result.map_err(|error| self.connector.explain(&error));
+                    return result.map_err(|error| match self.connector.explain(&error) {
+                        // Perhaps it was this connection only, cut by something on the way.
+                        StoreError::TimedOut(why) if !fresh => StoreError::Unreachable(why),
+                        explained => explained,
+                    });
                 }
             }
         }

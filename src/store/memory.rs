@@ -15,8 +15,8 @@ use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 
 use super::record::{Context, Record};
 use super::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Host, Known, Lease, Reply, Reservation,
-    Right, Secret, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Heard, Host, Known, Lease, Reply,
+    Reservation, Right, Secret, Store, StoreError,
 };
 use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Digest, Entry, Key, Version};
@@ -304,7 +304,8 @@ impl Host for MemoryHost {
         true
     }
 
-    fn authority_answered(&self, answered: bool, _now: Moment) -> bool {
+    fn authority_heard(&self, heard: Heard, _now: Moment) -> bool {
+        let answered = heard == Heard::Answer;
         std::mem::replace(&mut self.state.lock().failing, !answered) == answered
     }
 }

@@ -154,9 +154,12 @@ pub fn rejection_pause(rejections: u64) -> Duration {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No answer in time, or no connection. The operation may or may not have happened.
+    /// No connection, or a lost one. The operation may or may not have happened.
     #[error("{0}")]
     Unreachable(String),
+    /// No answer in time, for connecting or for the reply; otherwise like `Unreachable`.
+    #[error("{0}")]
+    TimedOut(String),
     /// The store answered and refused (authentication, read-only, out of memory).
     #[error("{0}")]
     Refused(String),
@@ -166,6 +169,26 @@ pub enum StoreError {
     /// The entry does not fit: `bytes` where `limit` is the most.
     #[error("the value has {bytes} bytes and at most {limit} fit")]
     TooLarge { bytes: usize, limit: usize },
+}
+
+/// What came of a question, for the host's decision whether to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Answer,
+    Failure,
+    /// Nothing, for as long as it was waited for.
+    Silence,
+}
+
+impl Heard {
+    /// What is wrong with one key must not keep the host from asking about the others.
+    pub fn of(error: Option<&StoreError>) -> Self {
+        match error {
+            Some(StoreError::TimedOut(_)) => Self::Silence,
+            Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Failure,
+            None | Some(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Self::Answer,
+        }
+    }
 }
 
 pub trait Store: Send + Sync {
@@ -340,5 +363,5 @@ pub trait Host: Store + Clock {
     fn authority_allowed(&self, now: Moment) -> bool;
 
     /// What came of asking. Whether that is news: the first failure, or the first answer after one.
-    fn authority_answered(&self, answered: bool, now: Moment) -> bool;
+    fn authority_heard(&self, heard: Heard, now: Moment) -> bool;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{HostTable, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
-use crate::store::{Boarding, Host as _, Right, Store as _};
+use crate::store::{Boarding, Heard, Host as _, Right, Store as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Each race showed within a tenth of a second before it was mended.
@@ -171,13 +171,13 @@ fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask
     let (one, other) = (open(dir.path()), open(dir.path()));
     for _ in 0..3 {
         assert!(one.authority_allowed(one.now()));
-        one.authority_answered(false, one.now());
+        one.authority_heard(Heard::Failure, one.now());
     }
     assert!(!one.authority_allowed(one.now()) && !other.authority_allowed(other.now()));
     let later = one.now().plus(Duration::from_secs(10));
     assert!(one.authority_allowed(later));
     assert!(!other.authority_allowed(later), "two probers");
-    assert!(other.authority_answered(true, later), "news");
+    assert!(other.authority_heard(Heard::Answer, later), "news");
     assert!(one.authority_allowed(later) && other.authority_allowed(later));
 }
 

@@ -3,10 +3,11 @@
 /**
  * A network between the workers and Redis that can be made bad while they talk:
  *
- *   php proxy.php LISTEN-PORT REDIS-PORT MODE-FILE
+ *   php network.php LISTEN-PORT REDIS-PORT MODE-FILE
  *
  * The mode file says "pass", "hole" (nothing is forwarded and nothing is closed), "slow" (each reply comes 200 ms
- * late) or "drip" (a reply comes byte by byte, one in 20 ms).
+ * late), "drip" (a reply comes byte by byte, one in 20 ms) or "cut N" (what is open when N changes is silent for
+ * ever, as behind a firewall that forgot it; new connections work).
  */
 
 declare(strict_types=1);
@@ -18,10 +19,17 @@ const DRIP_S = 0.02;
 $server = stream_socket_server("tcp://127.0.0.1:$listen") ?: exit(1);
 /** @var array<int, array{from: resource, to: resource, reply: bool, bytes: string, due: float}> $ways */
 $ways = [];
+$former = '';
 
 while (true) {
     clearstatcache();
     $mode = trim((string) @file_get_contents($modeFile));
+    if ($mode !== $former && str_starts_with($mode, 'cut')) {
+        // Kept in a variable: closed, it would be noticed.
+        $silent[] = $ways;
+        $ways = [];
+    }
+    $former = $mode;
     $read = $mode === 'hole' ? [] : array_map(static fn (array $way) => $way['from'], $ways);
     $read['server'] = $server;
     $none = null;
