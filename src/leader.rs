@@ -22,11 +22,13 @@ use crate::seal::KeyId;
 use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
 use crate::store::{Asked, Committed, Heard, Host, Reply, Right, Store, StoreError, as_kept_here};
 
-/// Keys compared in one pipeline.
+/// Keys compared in one question.
 const BATCH: usize = 256;
+/// After this a comparison goes on in the next turn.
+const ENOUGH: Duration = Duration::from_millis(250);
 /// How often a batch of resident keys is compared with the store although nothing was heard of:
 /// a store that lost what it had (FLUSHALL, a lossy fail-over) writes no line about it.
-const COMPARE_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub struct Leader {
     host: Arc<dyn Host>,
@@ -35,13 +37,22 @@ pub struct Leader {
     max_staleness: Duration,
     /// The term of our leadership.
     term: Option<Right>,
-    /// Where we are in the log; `None` after a gap.
-    position: Option<Position>,
-    /// Resident keys still to be compared in this round.
-    to_compare: Vec<Key>,
-    compare_at: Moment,
+    /// `None` after a gap.
+    reading: Option<Reading>,
+    /// Resident keys still to be compared, although nothing was heard of them.
+    sweep: Vec<Key>,
+    sweep_at: Moment,
     /// Whether this term has said that it cannot read what others have sealed.
     told_sealed: Cell<bool>,
+}
+
+/// How far the log was read, and what of it is still to be carried out.
+struct Reading {
+    position: Position,
+    /// When the question was sent that led here.
+    sent: Moment,
+    /// To be compared before the heartbeat may say so.
+    keys: Vec<Key>,
 }
 
 impl Leader {
@@ -57,24 +68,28 @@ impl Leader {
             log,
             max_staleness,
             term: None,
-            position: None,
-            to_compare: Vec::new(),
-            compare_at: Moment::default(),
+            reading: None,
+            sweep: Vec::new(),
+            sweep_at: Moment::default(),
             told_sealed: Cell::new(false),
         }
     }
 
-    /// One step: lead if nobody does, and then follow the log for at most `patience`.
+    /// One step: lead if nobody does, and then follow the log for at most `patience`. However much there
+    /// is to do and however slow the store, a step is short: who calls it has leases to renew, and our
+    /// own term to keep.
     /// `false`: somebody else leads, or the store cannot be asked; come back a little later.
     pub fn turn(&mut self, patience: Duration) -> bool {
         if !self.leads() || !self.host.authority_allowed(self.host.now()) {
-            self.position = None;
+            self.reading = None;
             return false;
         }
-        let turned = match self.position.take() {
+        let read = match self.reading.take() {
             None => self.catch_up(),
-            Some(position) => self.follow(position, patience),
+            Some(reading) if reading.keys.is_empty() => self.follow(&reading.position, patience),
+            unfinished => Ok(unfinished),
         };
+        let turned = read.and_then(|reading| self.carry_out(reading));
         let answered = turned.is_ok();
         if self.host.authority_heard(Heard::of(turned.as_ref().err()), self.host.now()) {
             match &turned {
@@ -101,36 +116,43 @@ impl Leader {
         {
             return true;
         }
-        self.position = None;
+        self.reading = None;
         self.told_sealed.set(false);
         self.term = self.host.lead(now, until);
         self.term.is_some()
     }
 
-    fn catch_up(&mut self) -> Result<(), StoreError> {
+    fn catch_up(&mut self) -> Result<Option<Reading>, StoreError> {
         let sent = self.host.now();
         let position = self.log.last()?;
-        for batch in self.host.resident().chunks(BATCH) {
-            self.compare(batch)?;
-        }
-        self.host.beat(sent);
-        self.position = Some(position);
-        Ok(())
+        self.sweep_at = sent.plus(SWEEP_EVERY);
+        Ok(Some(Reading { position, sent, keys: self.host.resident() }))
     }
 
-    fn follow(&mut self, position: Position, patience: Duration) -> Result<(), StoreError> {
+    /// `None` for a gap.
+    fn follow(&self, after: &Position, patience: Duration) -> Result<Option<Reading>, StoreError> {
         let sent = self.host.now();
-        let Followed::Lines { changes, position } = self.log.follow(&position, patience)? else {
-            return Ok(()); // the next turn catches up
-        };
-        self.hear(&changes)?;
-        self.compare_some()?;
-        self.host.beat(sent);
-        self.position = Some(position);
+        Ok(match self.log.follow(after, patience)? {
+            Followed::Gap => None,
+            Followed::Lines { changes, position } => {
+                Some(Reading { position, sent, keys: self.hear(&changes) })
+            }
+        })
+    }
+
+    fn carry_out(&mut self, reading: Option<Reading>) -> Result<(), StoreError> {
+        let Some(mut reading) = reading else { return Ok(()) };
+        self.compare_some(&mut reading.keys)?;
+        if reading.keys.is_empty() {
+            self.host.beat(reading.sent);
+            self.sweep()?;
+        }
+        self.reading = Some(reading);
         Ok(())
     }
 
-    fn hear(&self, changes: &[Change]) -> Result<(), StoreError> {
+    /// The keys of which there is something newer.
+    fn hear(&self, changes: &[Change]) -> Vec<Key> {
         let news = |change: &&Change| {
             self.host.hear(&change.key, change.version, change.floor)
                 && self.held(&change.key) < change.version
@@ -140,7 +162,7 @@ impl Leader {
         keys.sort_unstable_by_key(Key::hash);
         keys.dedup();
         self.host.count(Counter::ChangesHeard, changes.len() as u64);
-        keys.chunks(BATCH).try_for_each(|batch| self.compare(batch))
+        keys
     }
 
     fn held(&self, key: &Key) -> Version {
@@ -148,28 +170,40 @@ impl Leader {
         entry.map_or(Version::NONE, |entry| entry.version)
     }
 
-    /// A bounded batch now and then.
-    fn compare_some(&mut self) -> Result<(), StoreError> {
+    /// A batch of everything now and then.
+    fn sweep(&mut self) -> Result<(), StoreError> {
         let now = self.host.now();
-        if self.to_compare.is_empty() {
-            if now < self.compare_at {
-                return Ok(());
-            }
-            self.compare_at = now.plus(COMPARE_EVERY);
-            self.to_compare = self.host.resident();
+        if self.sweep.is_empty() && now >= self.sweep_at {
+            self.sweep_at = now.plus(SWEEP_EVERY);
+            self.sweep = self.host.resident();
         }
-        let rest = self.to_compare.split_off(self.to_compare.len().min(BATCH));
-        let batch = std::mem::replace(&mut self.to_compare, rest);
-        self.compare(&batch)
+        let mut keys = std::mem::take(&mut self.sweep);
+        let swept = self.compare_some(&mut keys);
+        self.sweep = keys;
+        swept
     }
 
-    /// Bring host and store to the same, newer state of each key.
-    fn compare(&self, keys: &[Key]) -> Result<(), StoreError> {
+    fn compare_some(&self, keys: &mut Vec<Key>) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let done = self.compare(&keys[..keys.len().min(BATCH)])?;
+        keys.drain(..done);
+        Ok(())
+    }
+
+    /// Bring host and store to the same, newer state of each key. How many there was time for, one at
+    /// the least: to give an entry back takes a question of its own.
+    fn compare(&self, keys: &[Key]) -> Result<usize, StoreError> {
         let now = self.host.now();
         let asked = |key| Asked { at: now, reservation: self.host.reserve(key) };
         let asked: Vec<Asked> = keys.iter().map(asked).collect();
         let replies = self.log.fetch(keys, now)?;
-        for ((key, asked), Reply { floor, what }) in keys.iter().zip(asked).zip(replies) {
+        let questions = keys.iter().zip(asked).zip(replies);
+        for (done, ((key, asked), Reply { floor, what })) in questions.enumerate() {
+            if done > 0 && now.until(self.host.now()) > ENOUGH {
+                return Ok(done);
+            }
             self.host.raise_floor(key, floor);
             let what = match what {
                 Fetched::Entry(entry) => Some(entry),
@@ -197,7 +231,7 @@ impl Leader {
                 }
             }
         }
-        Ok(())
+        Ok(keys.len())
     }
 
     fn tell_sealed(&self, id: KeyId) {
@@ -227,5 +261,68 @@ impl Leader {
         if let Err(error) = self.host.adopt(key, &entry, asked) {
             log::debug!("not kept in the host table: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock as _;
+    use crate::clock::fake::FakeClock;
+    use crate::entry::{Fingerprint, Kind, Timing, TokenPolicy};
+    use crate::store::faulty::{Fault, FaultyStore};
+    use crate::store::memory::MemoryHost;
+
+    /// Nothing is ever said in it, and there is nothing in its store.
+    struct SilentLog;
+
+    impl ChangeLog for SilentLog {
+        fn last(&self) -> Result<Position, StoreError> {
+            Ok(Position(String::new()))
+        }
+
+        fn follow(&self, at: &Position, _: Duration) -> Result<Followed, StoreError> {
+            Ok(Followed::Lines { changes: Vec::new(), position: at.clone() })
+        }
+
+        fn fetch(&self, keys: &[Key], _: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
+            let nothing = |_| Reply { floor: Version::NONE, what: Fetched::Nothing };
+            Ok(keys.iter().map(nothing).collect())
+        }
+    }
+
+    #[test]
+    fn with_much_to_give_back_to_a_slow_store_each_turn_is_short_and_the_heartbeat_waits_for_all() {
+        const KEYS: u64 = 20;
+        let clock = Arc::new(FakeClock::at(1_000));
+        let host = Arc::new(MemoryHost::new(clock.clone()));
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryHost::new(clock.clone()))));
+        let policy = TokenPolicy { margin: Duration::ZERO, refresh_ratio: 0.8 };
+        let (timing, _) = Timing::token(clock.now(), Duration::from_secs(3600), policy);
+        let key = |n: u64| {
+            Key::new(Kind::Token, n.to_string().as_bytes(), Fingerprint::default()).unwrap()
+        };
+        for n in 0..KEYS {
+            let (value, detail) = (b"token".to_vec().into(), Vec::new().into());
+            let entry = Entry { version: Version(7), timing, unsynced: false, value, detail };
+            Store::restore(&*host, &key(n), &entry, clock.now()).unwrap();
+            let clock = clock.clone();
+            let slow = move || clock.advance(Duration::from_millis(100));
+            store.strike(n, Fault::Meanwhile(Box::new(slow)));
+        }
+        let log = Arc::new(SilentLog);
+        let mut leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+        let before_all = clock.now();
+        clock.advance(Duration::from_millis(1));
+        let confirmed_at = |n| host.look(&key(n)).unwrap().confirmed_at;
+        while store.operations() < KEYS {
+            let (before, given_back) = (clock.now(), store.operations());
+            assert!((0..KEYS).any(|n| confirmed_at(n) <= before_all), "not all is compared");
+            assert!(leader.turn(Duration::ZERO));
+            assert!(store.operations() > given_back, "every turn gets on");
+            assert!(before.until(clock.now()) <= ENOUGH + Duration::from_millis(100));
+        }
+        leader.turn(Duration::ZERO);
+        assert!((0..KEYS).all(|n| confirmed_at(n) > before_all));
     }
 }
