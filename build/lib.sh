@@ -63,6 +63,31 @@ need_php() {
     export PHP PHP_VERSION PHP_FPM PHP_CONFIG
 }
 
+# need_valkey: sets VALKEY_SERVER. Where Debian has Valkey in its backports only, it is unpacked below the target folder and
+# not installed: this machine's package sources stay as they are. Fails where no package is to be had.
+need_valkey() {
+    local folder=$TARGET/valkey apt codename
+    VALKEY_SERVER=$(command -v valkey-server || true)
+    [ -z "$VALKEY_SERVER" ] || return 0
+    VALKEY_SERVER=$folder/valkey-server
+    [ ! -x "$VALKEY_SERVER" ] || return 0
+    if apt-cache show valkey-server >/dev/null 2>&1; then
+        need_packages valkey-server
+        VALKEY_SERVER=$(command -v valkey-server)
+        return
+    fi
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    rm -rf "$folder"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    echo "deb http://deb.debian.org/debian $codename-backports main" >"$folder/sources.list"
+    apt=(apt-get -q -o Dir::Etc::sourcelist="$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::State::lists="$folder/lists" -o Dir::Cache="$folder/cache" -o APT::Sandbox::User= -o Acquire::Languages=none)
+    say "fetching Valkey from $codename-backports"
+    # One program under several names.
+    (cd "$folder" && "${apt[@]}" update && "${apt[@]}" download valkey-tools && dpkg-deb -x valkey-tools_*.deb tree &&
+        mv tree/usr/bin/valkey-check-rdb "$VALKEY_SERVER" && rm -rf lists cache tree ./*.deb) >"$folder/log" 2>&1
+}
+
 need_rust() {
     local found
     # rustup installs here and tells only new shells.

@@ -43,4 +43,10 @@ final class Build
         // php-fpm and nginx are in sbin, which the PATH of an ordinary user lacks on Debian.
         putenv('PATH=' . getenv('PATH') . ':/usr/local/sbin:/usr/sbin:/sbin');
     }
+
+    /** Redis, or what is to do as well as it: Valkey, an older Redis. */
+    public static function redis(): string
+    {
+        return getenv('REDIS_SERVER') ?: 'redis-server';
+    }
 }

@@ -23,7 +23,7 @@ final class RedisServer
     public function start(): void
     {
         $this->process = Process::start([
-            'redis-server', ...(in_array('--port', $this->options, true) ? [] : ['--port', '0']), '--unixsocket', $this->socket(), '--dir', $this->folder,
+            Build::redis(), ...(in_array('--port', $this->options, true) ? [] : ['--port', '0']), '--unixsocket', $this->socket(), '--dir', $this->folder,
             '--save', '', '--appendonly', 'no', ...$this->options,
         ], "$this->folder/redis.log");
         $deadline = microtime(true) + 10;

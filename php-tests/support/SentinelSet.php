@@ -68,7 +68,7 @@ final class SentinelSet
             $this->tlsPorts[$port] = RedisServer::freePort();
             $tls = ['--tls-port', (string) $this->tlsPorts[$port], ...$this->authority->serverOptions("sentinel-$port")];
         }
-        $this->sentinels[$port] = Process::start(['redis-server', $file, '--sentinel', ...$tls], "$this->folder/sentinel-$port.log");
+        $this->sentinels[$port] = Process::start([Build::redis(), $file, '--sentinel', ...$tls], "$this->folder/sentinel-$port.log");
         $deadline = microtime(true) + 10;
         while (!@stream_socket_client("tcp://127.0.0.1:$port", $code, $message, 0.2)) {
             if (microtime(true) > $deadline) {
