@@ -97,6 +97,16 @@ final class DeferTest extends TestCase
         self::assertStringNotContainsString($this->old, $this->host->logged());
     }
 
+    /** PHP would have reported it after the page; who closes the session for it must not keep it. */
+    public function test_a_session_that_cannot_be_written_is_logged_and_the_renewal_goes_on(): void
+    {
+        $this->due();
+        [$body] = $this->click(['session' => 'visitor1', 'store' => 'throws']);
+        self::assertSame($this->old, json_decode($body, true)['token']);
+        $this->assertRenewed();
+        self::assertStringContainsString('session_write_close() before a renewal threw LogicException: the session store is down', $this->host->logged());
+    }
+
     public function test_of_many_pages_that_notice_one_renews(): void
     {
         $this->due();

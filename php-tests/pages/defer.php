@@ -1,7 +1,7 @@
 <?php
 
 /**
- * ?name=…&ms=…[&session=ID][&late=1][&end=exception|fatal][&mint=exception|error]: a token with 'defer', in a page
+ * ?name=…&ms=…[&session=ID][&store=throws][&late=1][&end=exception|fatal][&mint=exception|error]: a token with 'defer', in a page
  * that does what frameworks do around it. It is due half a second after its mint.
  */
 
@@ -9,6 +9,14 @@ declare(strict_types=1);
 
 require __DIR__ . '/mint.php';
 
+if (isset($_GET['store'])) {
+    session_set_save_handler(new class extends SessionHandler {
+        public function write(string $id, string $data): bool
+        {
+            throw new LogicException('the session store is down');
+        }
+    }, false);
+}
 if (isset($_GET['session'])) {
     session_id($_GET['session']);
     session_start();

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use ext_php_rs::convert::IntoZvalDyn;
 use ext_php_rs::types::{ZendCallable, Zval};
 use ext_php_rs::zend::ExecuteData;
 use log::warn;
@@ -17,6 +18,7 @@ use super::exceptions::Stop;
 use super::string::Str;
 use super::{tokens, zend};
 use crate::entry::Key;
+use crate::error::redact;
 
 /// The function PHP calls; documented as internal.
 pub const FUNCTION: &str = "SharedState\\renew_deferred";
@@ -78,8 +80,26 @@ fn register(to_go: u32) -> bool {
     registered
 }
 
-fn call(function: &str, arguments: Vec<&dyn ext_php_rs::convert::IntoZvalDyn>) -> Option<Zval> {
+/// `None` when it could not be called or threw. Then the exception is pending still, and until it is
+/// gone PHP calls nothing else.
+fn call(function: &str, arguments: Vec<&dyn IntoZvalDyn>) -> Option<Zval> {
     ZendCallable::try_from_name(function).ok()?.try_call(arguments).ok()
+}
+
+/// Call what may run the application's code, a session handler's or that of an output buffer. PHP
+/// would report its exception after the page; here nobody is left to catch it.
+fn call_out(function: &str) -> Result<bool, Stop> {
+    let called = call(function, vec![]).is_some();
+    let Some(thrown) = zend::pending() else { return Ok(called) };
+    if zend::is_exit(thrown) {
+        return Err(Stop::Pending);
+    }
+    let class = thrown.get_class_name().unwrap_or_default();
+    let message = zend::exception_message(thrown).map_or(&[][..], Str::bytes);
+    let message = redact(&String::from_utf8_lossy(message));
+    warn!("{function}() before a renewal threw {class}: {message}");
+    zend::clear_exception();
+    Ok(called)
 }
 
 /// The shutdown function.
@@ -94,10 +114,10 @@ pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
         }
     }
     if call("session_status", vec![]).and_then(|status| status.long()) == Some(SESSION_ACTIVE) {
-        call("session_write_close", vec![]);
+        call_out("session_write_close")?;
     }
-    if call("fastcgi_finish_request", vec![]).is_none() {
-        call("flush", vec![]);
+    if !call_out("fastcgi_finish_request")? {
+        call_out("flush")?;
     }
     while let Some(deferred) = QUEUE.with_borrow_mut(Vec::pop) {
         let renewed = tokens::renew(deferred.name, &deferred.callable, deferred.options);

@@ -54,7 +54,8 @@ impl Server {
 
     fn listening_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(std::env::var("REDIS_SERVER").unwrap_or("redis-server".into()));
+        let mut command =
+            Command::new(std::env::var("REDIS_SERVER").unwrap_or("redis-server".into()));
         command
             .current_dir(&folder)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
