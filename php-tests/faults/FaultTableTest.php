@@ -27,7 +27,16 @@ final class FaultTableTest extends TestCase
         foreach (array_reverse($this->undo) as $undo) {
             $undo();
         }
-        parent::tearDown();
+        try {
+            parent::tearDown();
+        } finally {
+            // libfaketime leaves these behind for a process that is killed.
+            foreach (glob('/dev/shm/{faketime_shm_,sem.faketime_sem_}*', GLOB_BRACE) as $file) {
+                if (!is_dir('/proc/' . preg_replace('/\D/', '', $file))) {
+                    @unlink($file);
+                }
+            }
+        }
     }
 
     // --- Redis goes away -------------------------------------------------------------------------

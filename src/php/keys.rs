@@ -3,6 +3,7 @@
 //! Read while the module starts: an FPM master may still be root then, and the file readable by nobody
 //! else. A setting of a pool is known only in its workers, which read the file as who they are.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -32,10 +33,14 @@ pub fn seal(path: &Path) -> Result<Seal, Error> {
     let contents = match known {
         Some(contents) => contents,
         None => std::fs::read(path).map(Zeroizing::new).map_err(|error| {
-            refused(format!(
-                "cannot be read: {error}; set it in php.ini, where the master reads it while it \
-                 is still root, or let this user read it"
-            ))
+            let way_out = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "set it in php.ini, where the master reads it while it is still root, or let \
+                     this user read it"
+                }
+                _ => "expected a file with a key, such as openssl rand -hex 32 prints",
+            };
+            refused(format!("cannot be read: {error}; {way_out}"))
         })?,
     };
     Seal::parse(&contents).map_err(refused)
