@@ -26,8 +26,37 @@ const KEY: usize = 32;
 /// More would be a history, not a rotation.
 const MOST_KEYS: usize = 8;
 
-/// Value and detail of an entry.
-pub type Plain = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+/// Value and detail of an entry, each overwritten when it is dropped.
+pub type Parts = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+
+/// What was sealed, in one piece: overwriting costs more than opening.
+#[derive(PartialEq, Eq)]
+pub struct Plain {
+    text: Zeroizing<Vec<u8>>,
+    /// Where the value ends.
+    end: usize,
+}
+
+/// Shows nothing of it.
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Plain")
+    }
+}
+
+impl Plain {
+    pub fn value(&self) -> &[u8] {
+        &self.text[LENGTH..self.end]
+    }
+
+    pub fn detail(&self) -> &[u8] {
+        &self.text[self.end..]
+    }
+
+    pub fn parts(&self) -> Parts {
+        (self.value().to_vec().into(), self.detail().to_vec().into())
+    }
+}
 
 /// Tells keys apart without telling anything of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,15 +171,13 @@ impl Seal {
             .iter()
             .find(|(known, _)| known.0 == *id)
             .ok_or(Unreadable::Key(KeyId(*id)))?;
-        let mut plain = Zeroizing::new(body.to_vec());
+        let mut text = Zeroizing::new(body.to_vec());
         cipher
-            .decrypt_in_place(&XNonce::from(*nonce), &about(key, version), &mut *plain)
+            .decrypt_in_place(&XNonce::from(*nonce), &about(key, version), &mut *text)
             .map_err(|_| Unreadable::Damaged)?;
-        let (length, rest) = plain.split_first_chunk::<LENGTH>().ok_or(Unreadable::Damaged)?;
-        let (value, detail) = rest
-            .split_at_checked(u32::from_le_bytes(*length) as usize)
-            .ok_or(Unreadable::Damaged)?;
-        Ok((value.to_vec().into(), detail.to_vec().into()))
+        let length = text.first_chunk().ok_or(Unreadable::Damaged)?;
+        let end = LENGTH + u32::from_le_bytes(*length) as usize;
+        if end <= text.len() { Ok(Plain { text, end }) } else { Err(Unreadable::Damaged) }
     }
 
     /// Something was found where only what we sealed may be.
@@ -213,7 +240,7 @@ mod tests {
             assert_ne!(one, two);
             assert!(!one.windows(5).any(|bytes| bytes == b"token"));
             let opened = seal.open(&key(b"crm"), NOW, &one).unwrap();
-            assert_eq!((opened.0.as_slice(), opened.1.as_slice()), (value, detail));
+            assert_eq!((opened.value(), opened.detail()), (value, detail));
         }
         assert_eq!(seal.take_unreadable(), 0);
     }

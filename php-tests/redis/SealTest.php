@@ -101,8 +101,10 @@ final class SealTest extends TestCase
         chmod($this->mints->file, 0666);
         $keys = $this->keyFile('keys', 'a');
         $nobody = ['user' => 'nobody', 'group' => 'nogroup'];
+        // A thread-safe PHP finds no user by name.
+        $uid = (int) exec('id -u nobody');
         @mkdir("$this->folder/host-north");
-        chown("$this->folder/host-north", 'nobody');
+        chown("$this->folder/host-north", $uid);
         $north = $this->sealed('north', $redis, $keys, [], $nobody);
         $token = $this->tokenOf($north);
         self::assertStringStartsWith('with key ', $this->status($north)['values_sealed']);
@@ -115,7 +117,7 @@ final class SealTest extends TestCase
         self::assertStringNotContainsString(str_repeat('a', 64), $shown);
 
         @mkdir("$this->folder/host-west");
-        chown("$this->folder/host-west", 'nobody');
+        chown("$this->folder/host-west", $uid);
         $west = $this->sealed('west', $redis, null, ['encryption_key_file' => $keys], $nobody);
         $answer = $this->get($west, 'token.php', ['name' => 'crm'])->json();
         self::assertSame('SharedState\ConfigError', $answer['error']);

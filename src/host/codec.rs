@@ -5,11 +5,10 @@
 use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_64;
-use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::entry::{Entry, Key, Timing, Version};
-use crate::seal::Seal;
+use crate::seal::{Plain, Seal};
 use crate::store::record::{Held, Record};
 use crate::store::{Lease, Secret};
 
@@ -58,7 +57,7 @@ fn parts<'a>(key: &[u8], words: &'a [u64]) -> Option<[&'a [u8]; 3]> {
 /// A value as it is kept, or opened.
 pub enum Value<'a> {
     Kept(&'a [u8]),
-    Opened(Zeroizing<Vec<u8>>),
+    Opened(Plain),
 }
 
 impl Deref for Value<'_> {
@@ -67,7 +66,7 @@ impl Deref for Value<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Kept(bytes) => bytes,
-            Self::Opened(bytes) => bytes,
+            Self::Opened(plain) => plain.value(),
         }
     }
 }
@@ -77,7 +76,7 @@ pub fn value<'a>(key: &Key, words: &'a [u64], seal: Option<&Seal>) -> Option<Val
     let [_, value, _] = parts(key.bytes(), words)?;
     Some(match seal {
         None => Value::Kept(value),
-        Some(seal) => Value::Opened(seal.open(key, version(words), value).ok()?.0),
+        Some(seal) => Value::Opened(seal.open(key, version(words), value).ok()?),
     })
 }
 
@@ -148,7 +147,7 @@ pub fn decode(key: &Key, words: &[u64], seal: Option<&Seal>) -> Option<Record> {
     let moment = |at: usize| Moment::from_millis(words[at] as i64);
     let open = || match seal {
         None => Some((value.to_vec().into(), detail.to_vec().into())),
-        Some(seal) => seal.open(key, version(words), value).ok(),
+        Some(seal) => seal.open(key, version(words), value).ok().map(|plain| plain.parts()),
     };
     let entry = timing(words).and_then(|timing| {
         let (value, detail) = open()?;

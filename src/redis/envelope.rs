@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::entry::{Entry, Key, Version};
-use crate::seal::{self, KeyId, Plain, Seal};
+use crate::seal::{self, KeyId, Parts, Seal};
 
 const MAJOR: u64 = 1;
 
@@ -65,15 +65,16 @@ pub fn decode(
     version: Version,
     body: &[u8],
     seal: Option<&Seal>,
-) -> Result<Plain, Unreadable> {
+) -> Result<Parts, Unreadable> {
     let Some(envelope) = read(body) else { return Err(Unreadable::NoValue) };
     let sealed = envelope.sealed.as_ref().and_then(|text| STANDARD.decode(text).ok());
     match (sealed, seal) {
         (Some(sealed), Some(seal)) => {
-            seal.open(key, version, &sealed).map_err(|error| match error {
+            let opened = seal.open(key, version, &sealed).map_err(|error| match error {
                 seal::Unreadable::Key(id) => Unreadable::Sealed(id),
                 seal::Unreadable::Damaged => Unreadable::NoValue,
-            })
+            });
+            opened.map(|plain| plain.parts())
         }
         (Some(sealed), None) => {
             Err(seal::sealed_with(&sealed).map_or(Unreadable::NoValue, Unreadable::Sealed))
@@ -95,7 +96,7 @@ fn read(body: &[u8]) -> Option<Envelope<'_>> {
     serde_json::from_slice(body).ok()
 }
 
-fn in_the_clear(envelope: Envelope<'_>) -> Option<Plain> {
+fn in_the_clear(envelope: Envelope<'_>) -> Option<Parts> {
     let value = match (envelope.value, envelope.base64) {
         (Some(text), _) => text.into_bytes(),
         (None, Some(base64)) => STANDARD.decode(base64).ok()?,
@@ -125,7 +126,7 @@ mod tests {
         Entry { version: V, timing, unsynced: false, value, detail }
     }
 
-    fn plain(value: &[u8], detail: &[u8]) -> Plain {
+    fn plain(value: &[u8], detail: &[u8]) -> Parts {
         (value.to_vec().into(), detail.to_vec().into())
     }
 
