@@ -43,13 +43,13 @@ impl Array {
         self
     }
 
-    /// One owner less; the caller's reference is gone after this.
     /// The array itself; whoever asks holds a reference for as long.
     pub fn table<'a>(self) -> &'a ZendHashTable {
         // SAFETY: a live array, by the reference that the caller holds.
         unsafe { self.0.as_ref() }
     }
 
+    /// One owner less; the caller's reference is gone after this.
     pub fn release(self) {
         if self.is_immutable() {
             return;

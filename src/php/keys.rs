@@ -3,7 +3,8 @@
 //! Read while the module starts: an FPM master may still be root then, and the file readable by nobody
 //! else. A setting of a pool is known only in its workers, which read the file as who they are.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -24,7 +25,16 @@ static AT_START: Mutex<Option<(PathBuf, Contents)>> = Mutex::new(None);
 pub fn read_at_start() {
     let path = zend::ini_value(KEY_FILE).map_or(&[][..], Str::bytes);
     let path = PathBuf::from(String::from_utf8_lossy(path).as_ref());
-    *AT_START.lock() = std::fs::read(&path).ok().map(|contents| (path, contents.into()));
+    *AT_START.lock() = read(&path).ok().map(|contents| (path, contents));
+}
+
+/// Room for the most a key file may have, at once: a buffer that grows leaves copies behind.
+const ROOM: usize = 64 << 10;
+
+fn read(path: &Path) -> io::Result<Contents> {
+    let mut contents = Zeroizing::new(Vec::with_capacity(ROOM));
+    File::open(path)?.take(ROOM as u64 / 2).read_to_end(&mut contents)?;
+    Ok(contents)
 }
 
 pub fn seal(path: &Path) -> Result<Seal, Error> {
@@ -32,7 +42,7 @@ pub fn seal(path: &Path) -> Result<Seal, Error> {
     let known = AT_START.lock().as_ref().filter(|(of, _)| of == path).map(|(_, it)| it.clone());
     let contents = match known {
         Some(contents) => contents,
-        None => std::fs::read(path).map(Zeroizing::new).map_err(|error| {
+        None => read(path).map_err(|error| {
             let way_out = match error.kind() {
                 ErrorKind::PermissionDenied => {
                     "set it in php.ini, where the master reads it while it is still root, or let \
