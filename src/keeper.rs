@@ -6,9 +6,9 @@
 //! that only reads), has a small stack and all signals blocked, and never touches PHP. It stops
 //! renewing at the mint's own deadline: a callable that hangs loses its lease.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -37,6 +37,16 @@ struct Due {
     at: Moment,
 }
 
+/// What a process does now and then without being asked.
+pub trait Chore: Send + Sync {
+    /// Whether there is something to do. Asked a few times a second, so it neither waits nor sends.
+    fn due(&self) -> bool;
+
+    /// Do it, in a thread of its own: it may wait for a network, and leases want to be renewed
+    /// meanwhile. One at a time.
+    fn run(&self);
+}
+
 #[derive(Default)]
 struct Ledger {
     charges: Vec<Due>,
@@ -52,6 +62,9 @@ struct Shared {
     /// Taken by the thread; there is none without a fleet.
     leader: Mutex<Option<Leader>>,
     started: AtomicBool,
+    chore: OnceLock<Arc<dyn Chore>>,
+    /// Whether the chore is being done.
+    busy: AtomicBool,
 }
 
 /// Owner's side of the thread.
@@ -59,11 +72,28 @@ pub struct Keeper(Arc<Shared>);
 
 /// Deep enough for a Redis command; the default of 8 MiB would only look large.
 const STACK: usize = 256 * 1024;
+/// TLS and HTTP are deeper.
+const CHORE_STACK: usize = 1024 * 1024;
 
 impl Keeper {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>, leader: Option<Leader>) -> Self {
-        let (ledger, changed, leader) = (Mutex::default(), Condvar::new(), Mutex::new(leader));
-        Self(Arc::new(Shared { host, fleet, ledger, changed, leader, started: false.into() }))
+        Self(Arc::new(Shared {
+            host,
+            fleet,
+            ledger: Mutex::default(),
+            changed: Condvar::new(),
+            leader: Mutex::new(leader),
+            started: false.into(),
+            chore: OnceLock::new(),
+            busy: false.into(),
+        }))
+    }
+
+    /// From now on this process looks after it; the first one counts.
+    pub fn assign(&self, chore: Arc<dyn Chore>) {
+        if self.0.chore.set(chore).is_ok() {
+            self.start(&mut self.0.ledger.lock());
+        }
     }
 
     /// From now on this process stands by to lead its host.
@@ -87,16 +117,8 @@ impl Keeper {
             return;
         }
         let shared = self.0.clone();
-        let thread = std::thread::Builder::new().name("sharedstate".into()).stack_size(STACK);
-        // A signal to the process must reach the thread that PHP runs in, never ours: it inherits
-        // the mask it is started under.
-        #[cfg(any(feature = "host", feature = "redis"))]
-        let _held = crate::process::SignalsHeld::hold();
-        match thread.spawn(move || run(&shared)) {
-            Ok(_) => ledger.running = true,
-            // Not renewed: a mint longer than its lease loses it, and the commit decides.
-            Err(error) => log::warn!("the background thread did not start: {error}"),
-        }
+        // Not started: a mint longer than its lease loses it, and the commit decides.
+        ledger.running = spawn("sharedstate", STACK, move || run(&shared));
         self.0.started.store(true, Relaxed);
     }
 
@@ -115,12 +137,28 @@ impl Keeper {
     }
 }
 
+/// Whether it started; it is said if not.
+fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) -> bool {
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(stack);
+    // A signal to the process must reach the thread that PHP runs in, never ours: it inherits the
+    // mask it is started under.
+    #[cfg(any(feature = "host", feature = "redis"))]
+    let _held = crate::process::SignalsHeld::hold();
+    let started = thread.spawn(body);
+    if let Err(error) = &started {
+        log::warn!("the background thread {name} did not start: {error}");
+    }
+    started.is_ok()
+}
+
 /// How long the leader waits for a line of the log: the least a shutdown may have to wait for it.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// How often the others look whether their host still has a leader; a dead one wakes nobody.
 const STAND_BY: Duration = Duration::from_millis(180);
+/// How often a process without a fleet looks after its chore.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
 
-fn run(shared: &Shared) {
+fn run(shared: &Arc<Shared>) {
     let mut leader = shared.leader.lock().take();
     let mut ledger = shared.ledger.lock();
     while !ledger.stopping {
@@ -162,13 +200,15 @@ fn run(shared: &Shared) {
 
 /// Nothing is due for `at_most`: follow the log meanwhile, or sleep.
 fn wait(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     leader: &mut Option<Leader>,
     ledger: &mut MutexGuard<'_, Ledger>,
     at_most: Option<Duration>,
 ) {
+    MutexGuard::unlocked(ledger, || look_after(shared));
     let Some(leader) = leader else {
-        match at_most {
+        let chore = shared.chore.get().map(|_| LOOK_AFTER);
+        match at_most.into_iter().chain(chore).min() {
             Some(span) => drop(shared.changed.wait_for(ledger, span)),
             None => shared.changed.wait(ledger),
         }
@@ -181,6 +221,31 @@ fn wait(
     let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);
     if !MutexGuard::unlocked(ledger, || leader.turn(patience)) && !ledger.stopping {
         shared.changed.wait_for(ledger, at_most.unwrap_or(STAND_BY).min(STAND_BY));
+    }
+}
+
+/// Start the chore where it is due and not being done.
+fn look_after(shared: &Arc<Shared>) {
+    let Some(chore) = shared.chore.get() else { return };
+    if shared.busy.load(Acquire) || !chore.due() || shared.busy.swap(true, AcqRel) {
+        return;
+    }
+    let (mine, chore) = (Arc::clone(shared), Arc::clone(chore));
+    let started = spawn("sharedstate-fx", CHORE_STACK, move || {
+        let _done = Done(&mine.busy);
+        chore.run();
+    });
+    if !started {
+        shared.busy.store(false, Release);
+    }
+}
+
+/// Says so also when the chore panics.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Clock as _;
 use crate::entry::{Fingerprint, Key, Kind, Timing};
-use crate::flight::{Engine, Outcome, Plan, Step, StoreDown};
+use crate::flight::{Engine, Outcome, Plan, Renew, Step, StoreDown};
 use crate::host::{HostTable, Place, Sizes};
 use crate::leader::Leader;
 use crate::redis::log::RedisLog;
@@ -31,6 +31,7 @@ fn plan(host: &HostTable) -> Plan {
         failure_backoff: Duration::from_secs(1),
         rejected: None,
         may_mint: true,
+        renew: Renew::WhenDue,
     }
 }
 

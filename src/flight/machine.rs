@@ -93,6 +93,7 @@ pub struct Flight {
     degraded: bool,
     /// Whether the fleet's store did not answer when this host last asked.
     failing: bool,
+    backing_off: bool,
     began: Moment,
     phase: Phase,
     /// Usable, and given out should nothing better be had.
@@ -155,6 +156,7 @@ impl Flight {
             authority: if fleet { Authority::Fleet } else { Authority::Host },
             degraded: false,
             failing: false,
+            backing_off: false,
             began: now,
             phase: Phase::First,
             have: None,
@@ -236,7 +238,7 @@ impl Flight {
                 _ => self.board(now),
             };
         };
-        let due = have.entry.freshness(self.kind, now) != Freshness::Fresh && self.plan.may_mint;
+        let due = self.plan.may_mint && self.plan.renew.wants(&have.entry, self.kind, now);
         let age = self.unconfirmed_for(have, now);
         let half = self.plan.max_staleness / 2;
         match self.phase {
@@ -380,6 +382,7 @@ impl Flight {
                 }
             }
             Claimed::BackOff { wait, reason } => {
+                self.backing_off = true;
                 self.fail(FlightError::MintFailed { reason, retry_in: wait }, now)
             }
         }
@@ -388,7 +391,9 @@ impl Flight {
     fn not_claimed(&mut self, error: &StoreError, now: Moment) -> Action {
         let from_fleet = self.authority == Authority::Fleet;
         self.degraded |= from_fleet;
-        if self.have.is_some() {
+        // A sheet that is two intervals old is served, and still worth a fetch per host.
+        let stale = |have: &Have| have.entry.freshness(self.kind, now) == Freshness::Stale;
+        if self.have.as_ref().is_some_and(|have| !stale(have)) {
             return self.serve(Tier::Host, now);
         }
         // Without a callable the host's own store could only say that it has nothing.
@@ -396,7 +401,7 @@ impl Flight {
             self.authority = Authority::Host;
             return self.claim();
         }
-        Action::Done(Err(FlightError::StoreUnavailable(error.to_string())))
+        self.fail(FlightError::StoreUnavailable(error.to_string()), now)
     }
 
     fn reason(&self) -> MintReason {
@@ -423,18 +428,18 @@ impl Flight {
                 if entry.servable(self.kind, now) {
                     return self.commit(lease, entry);
                 }
-                self.failed("it had run out before the callable returned".into())
+                self.failed("it had run out before the callable returned".into(), Duration::ZERO)
             }
-            Outcome::Failed { reason } => self.failed(reason),
+            Outcome::Failed { reason, least } => self.failed(reason, least),
             Outcome::Abandoned => (None, FlightError::Nothing),
         };
         self.abandon(lease, failure, error)
     }
 
-    fn failed(&self, reason: String) -> (Option<Failure>, FlightError) {
+    fn failed(&self, reason: String, least: Duration) -> (Option<Failure>, FlightError) {
         let base = self.plan.failure_backoff;
-        let error = FlightError::MintFailed { reason: reason.clone(), retry_in: base };
-        (Some(Failure { base, reason }), error)
+        let error = FlightError::MintFailed { reason: reason.clone(), retry_in: base.max(least) };
+        (Some(Failure { base, least, reason }), error)
     }
 
     fn abandon(&mut self, lease: Lease, failure: Option<Failure>, error: FlightError) -> Action {
@@ -465,9 +470,8 @@ impl Flight {
             Ok(Committed::Superseded(_) | Committed::Fenced) => self.minted_in_vain(now),
             Err(StoreError::TooLarge { bytes, limit }) => {
                 let error = FlightError::TooLarge { bytes, limit };
-                let failure =
-                    Failure { base: self.plan.failure_backoff, reason: error.to_string() };
-                self.abandon(lease, Some(failure), error)
+                let (failure, _) = self.failed(error.to_string(), Duration::ZERO);
+                self.abandon(lease, failure, error)
             }
             Err(_) if !self.recommitted => {
                 // The reply may have been lost; the same commit twice is accepted.
@@ -480,8 +484,8 @@ impl Flight {
             }
             Err(error) => {
                 let reason = error.to_string();
-                let failure = Failure { base: self.plan.failure_backoff, reason: reason.clone() };
-                self.abandon(lease, Some(failure), FlightError::StoreUnavailable(reason))
+                let (failure, _) = self.failed(reason.clone(), Duration::ZERO);
+                self.abandon(lease, failure, FlightError::StoreUnavailable(reason))
             }
         }
     }
@@ -549,7 +553,8 @@ impl Flight {
         };
         let last = crate::entry::servable_until(&entry.timing, self.kind);
         let trusted_until = freshest.min(asked).min(last);
-        Served { entry, tier, degraded: self.degraded, trusted_until }
+        let (degraded, backing_off) = (self.degraded, self.backing_off);
+        Served { entry, tier, degraded, trusted_until, backing_off }
     }
 
     fn finished(&mut self) -> Action {

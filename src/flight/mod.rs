@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
-use crate::keeper::{Charge, Keeper};
+use crate::keeper::{Charge, Chore, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::store::{Asked, Committed, Heard, Host, Reply, Store, StoreError};
@@ -40,8 +40,31 @@ pub struct Plan {
     pub failure_backoff: Duration,
     /// A token the application has just had rejected.
     pub rejected: Option<Digest>,
-    /// Whether there is a callable to mint with.
+    /// Whether there is something to mint with.
     pub may_mint: bool,
+    /// When something usable is renewed.
+    pub renew: Renew,
+}
+
+/// When a lookup that finds something usable renews it. What is missing is minted in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renew {
+    WhenDue,
+    /// Also before it is due, once it is this old.
+    AtAge(Duration),
+    /// Somebody else sees to it.
+    Never,
+}
+
+impl Renew {
+    fn wants(self, entry: &Entry, kind: Kind, now: Moment) -> bool {
+        let due = entry.freshness(kind, now) != Freshness::Fresh;
+        match self {
+            Self::WhenDue => due,
+            Self::AtAge(age) => due || now >= entry.timing.minted_at.plus(age),
+            Self::Never => false,
+        }
+    }
 }
 
 /// Where an answer came from.
@@ -61,6 +84,8 @@ pub struct Served {
     pub degraded: bool,
     /// Until then it may be served again from memory, as long as the slot's state does not change.
     pub trusted_until: Moment,
+    /// The last renewals failed, so nobody tries another one now.
+    pub backing_off: bool,
 }
 
 /// Until when an entry may be served without a flight; `None`: take one. `confirmed_at` is `None`
@@ -120,6 +145,8 @@ pub enum Outcome {
     /// The callable failed, or its answer cannot be used: the fleet backs off.
     Failed {
         reason: String,
+        /// Nobody tries again before, however few have failed.
+        least: Duration,
     },
     /// The request ended inside the callable (`exit`, a fatal error): nobody is to blame.
     Abandoned,
@@ -213,6 +240,11 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// From now on this process does the chore in the background.
+    pub fn assign(&self, chore: Arc<dyn Chore>) {
+        self.keeper.assign(chore);
     }
 
     /// Why the fleet's store last failed to answer this process.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::machine::{Action, Event, Flight};
-use super::{Engine, FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
+use super::{Engine, FlightError, MintReason, Outcome, Plan, Renew, Served, StoreDown, Tier};
 use crate::clock::fake::FakeClock;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
@@ -127,6 +127,7 @@ impl Fleet {
             failure_backoff: Duration::from_secs(1),
             rejected: None,
             may_mint: true,
+            renew: Renew::WhenDue,
         }
     }
 
@@ -537,7 +538,7 @@ fn a_failed_mint_turns_the_fleet_away_with_its_reason_until_the_pause_is_over() 
     let mut fleet = fleet(2);
     let mut failing = fleet.process(0);
     fleet.run(&mut failing);
-    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 429".into() }));
+    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 429".into(), least: Duration::ZERO }));
     fleet.run(&mut failing);
     for host in [0, 1] {
         match fleet.get(host) {
@@ -557,7 +558,7 @@ fn a_failed_renewal_serves_what_is_still_usable() {
     fleet.later(LIFETIME as u64 * 6 / 10);
     let mut failing = fleet.process(0);
     fleet.run(&mut failing);
-    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 500".into() }));
+    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 500".into(), least: Duration::ZERO }));
     fleet.run(&mut failing);
     assert_eq!(failing.served().entry.value, token.entry.value);
     assert_eq!(fleet.get(0).unwrap().entry.value, token.entry.value);
@@ -703,7 +704,7 @@ fn a_superseding_entry_that_has_run_out_is_not_served() {
 }
 
 fn fail(fleet: &mut Fleet, process: &mut Process) {
-    let outcome = Outcome::Failed { reason: "HTTP 500".into() };
+    let outcome = Outcome::Failed { reason: "HTTP 500".into(), least: Duration::ZERO };
     process.state = State::At(Event::Outcome(outcome));
     fleet.run(process);
 }

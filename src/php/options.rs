@@ -12,7 +12,7 @@ use super::zend;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::entry::{Digest, Fingerprint};
-use crate::flight::{Plan, StoreDown};
+use crate::flight::{Plan, Renew, StoreDown};
 use crate::token::TokenOptions;
 
 const TOKEN: [&str; 9] = [
@@ -94,6 +94,7 @@ pub fn plan(config: &Config, now: Moment) -> Plan {
         failure_backoff: config.failure_backoff,
         rejected: None,
         may_mint: false,
+        renew: Renew::WhenDue,
     }
 }
 

@@ -28,9 +28,10 @@ end
 if wait and wait > 0 then
     return { floor, 'backoff', digits(wait), 'the token was rejected again too soon' }
 end
--- The pause with its jitter is at most a quarter longer than the longest one.
+-- A server whose clock was set back must not make a pause longer than it was meant to be; that of an
+-- older release is at most the longest with its jitter.
 local pause = row.retry_at - now
-if pause > 0 and pause <= MAX_PAUSE * 1.25 then
+if pause > 0 and pause <= math.max(row.retry_for, MAX_PAUSE * 1.25) then
     return { floor, 'backoff', digits(pause), redis.call('HGET', KEYS[1], 'reason') or '' }
 end
 

@@ -20,6 +20,6 @@ end
 if ours then
     redis.call('DEL', KEYS[2])
 end
-redis.call('HDEL', KEYS[1], 'fails', 'retry_at', 'reason')
+redis.call('HDEL', KEYS[1], 'fails', 'retry_at', 'retry_for', 'reason')
 publish(row, version)
 return { floor, 'accepted' }

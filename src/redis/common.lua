@@ -15,7 +15,7 @@ local function digits(number)
 end
 
 local NUMBERS = {
-    'ver', 'floor', 'm', 'r', 'u', 'x', 's', 'fails', 'retry_at', 'rejections', 'reject_at',
+    'ver', 'floor', 'm', 'r', 'u', 'x', 's', 'fails', 'retry_at', 'retry_for', 'rejections', 'reject_at',
     'early',
 }
 

@@ -236,11 +236,12 @@ impl Store for RedisStore {
         let mut call = self.call(&scripts::ABANDON, key);
         call.arg(hex(lease.secret)).arg(lease.version.0);
         match failure {
-            Some(Failure { base, reason }) => {
+            Some(Failure { base, least, reason }) => {
                 let permille = jittered(Duration::from_secs(1)).as_millis() - 1000;
                 call.arg(base.as_millis() as u64)
                     .arg(permille as u64)
-                    .arg(&reason[..reason.floor_char_boundary(MAX_REASON)]);
+                    .arg(&reason[..reason.floor_char_boundary(MAX_REASON)])
+                    .arg(least.as_millis() as u64);
             }
             None => {
                 call.arg("");

@@ -115,6 +115,9 @@ pub enum Committed {
 pub struct Failure {
     /// First pause; doubles with every failure in a row up to [`MAX_BACKOFF`].
     pub base: Duration,
+    /// The pause is at least this, beyond [`MAX_BACKOFF`], too: who failed us may have said how long
+    /// to stay away (`Retry-After`).
+    pub least: Duration,
     /// Shown to every caller who is turned away; at most [`MAX_REASON`] bytes, no secrets.
     pub reason: String,
 }

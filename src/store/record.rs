@@ -119,9 +119,9 @@ impl Record {
             return;
         }
         self.lease = None;
-        if let Some(Failure { base, reason }) = failure {
+        if let Some(Failure { base, least, reason }) = failure {
             self.failures += 1;
-            self.retry_at = now.plus(jittered(backoff(*base, self.failures)));
+            self.retry_at = now.plus(jittered(backoff(*base, self.failures)).max(*least));
             self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
         }
     }

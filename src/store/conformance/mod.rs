@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
-use super::{Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Reply, Secret, Store};
+use super::{
+    Claim, Claimed, Committed, Failure, Lease, MAX_BACKOFF, MAX_REASON, Reply, Secret, Store,
+};
 use crate::clock::fake::FakeClock;
 use crate::clock::{Clock, Moment};
 use crate::entry::{Detail, Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
@@ -183,7 +185,7 @@ impl Bench<'_> {
     }
 
     fn fail(&self, lease: &Lease, base: Duration, reason: &str) {
-        let failure = Failure { base, reason: reason.into() };
+        let failure = Failure { base, least: Duration::ZERO, reason: reason.into() };
         self.store.abandon(&key(), lease, Some(&failure), self.now()).unwrap();
     }
 

@@ -5,6 +5,7 @@ use super::*;
 pub const CLAIMS: Claims = claims![
     a_failure_turns_everybody_away_with_its_reason,
     failures_in_a_row_pause_longer_until_a_commit,
+    a_pause_is_as_long_as_the_failure_says_even_beyond_the_longest,
     a_backoff_does_not_hide_a_newer_value,
     a_reason_is_cut_to_its_limit_at_a_character,
     an_invalidation_drops_the_value_and_raises_the_floor,
@@ -55,6 +56,18 @@ fn failures_in_a_row_pause_longer_until_a_commit(b: &Bench) {
         Claimed::BackOff { wait, reason } => {
             assert!(wait <= BASE * 5 / 4, "{wait:?}");
             assert_eq!(reason, "again");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_pause_is_as_long_as_the_failure_says_even_beyond_the_longest(b: &Bench) {
+    let least = MAX_BACKOFF * 10;
+    let failure = Failure { base: Duration::from_millis(1), least, reason: "429".into() };
+    b.store.abandon(&key(), &b.lease_by(1), Some(&failure), b.now()).unwrap();
+    match b.claim_by(2) {
+        Claimed::BackOff { wait, .. } => {
+            assert!(wait > least - LONG && wait <= least, "{wait:?}");
         }
         other => panic!("{other:?}"),
     }
