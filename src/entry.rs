@@ -20,6 +20,9 @@ pub struct Version(pub u64);
 
 impl Version {
     pub const NONE: Self = Self(0);
+    /// Of what was read from a file of this host. Below all that a store ever issued, so anything
+    /// replaces it, and it is given to no store.
+    pub const FILE: Self = Self(1);
 
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -218,7 +218,10 @@ impl Leader {
             let held = self.host.look(key).and_then(|known| known.entry);
             match held {
                 // The store lost it, or has never heard of it.
-                Some(held) if held.version > stored && held.servable(key.kind(), now) => {
+                Some(held)
+                    if held.version > stored.max(Version::FILE)
+                        && held.servable(key.kind(), now) =>
+                {
                     self.give_back(key, &held, asked)?;
                 }
                 Some(held) if held.version == stored && !held.unsynced => {

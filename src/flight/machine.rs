@@ -259,9 +259,10 @@ impl Flight {
         }
     }
 
-    /// Zero without a fleet: the host is its own authority.
+    /// Zero without a fleet: the host is its own authority. What is from a file nobody can confirm.
     fn unconfirmed_for(&self, have: &Have, now: Moment) -> Duration {
-        if self.fleet { have.confirmed_at.until(now) } else { Duration::ZERO }
+        let asked_about = self.fleet && have.entry.version > Version::FILE;
+        if asked_about { have.confirmed_at.until(now) } else { Duration::ZERO }
     }
 
     fn may_revalidate(&mut self, may: bool, now: Moment) -> Action {

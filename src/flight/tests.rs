@@ -538,7 +538,10 @@ fn a_failed_mint_turns_the_fleet_away_with_its_reason_until_the_pause_is_over() 
     let mut fleet = fleet(2);
     let mut failing = fleet.process(0);
     fleet.run(&mut failing);
-    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 429".into(), least: Duration::ZERO }));
+    failing.state = State::At(Event::Outcome(Outcome::Failed {
+        reason: "HTTP 429".into(),
+        least: Duration::ZERO,
+    }));
     fleet.run(&mut failing);
     for host in [0, 1] {
         match fleet.get(host) {
@@ -558,7 +561,10 @@ fn a_failed_renewal_serves_what_is_still_usable() {
     fleet.later(LIFETIME as u64 * 6 / 10);
     let mut failing = fleet.process(0);
     fleet.run(&mut failing);
-    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 500".into(), least: Duration::ZERO }));
+    failing.state = State::At(Event::Outcome(Outcome::Failed {
+        reason: "HTTP 500".into(),
+        least: Duration::ZERO,
+    }));
     fleet.run(&mut failing);
     assert_eq!(failing.served().entry.value, token.entry.value);
     assert_eq!(fleet.get(0).unwrap().entry.value, token.entry.value);

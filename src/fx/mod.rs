@@ -5,6 +5,7 @@ use std::fmt;
 use rust_decimal::Decimal;
 
 mod sheet;
+pub mod shelf;
 
 pub use sheet::Sheet;
 
