@@ -69,13 +69,22 @@ impl fmt::Display for Digest {
 pub enum Kind {
     Token,
     Sheet,
+    /// How many calls a source of sheets had in a month.
+    Quota,
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Token, Self::Sheet, Self::Quota];
+
+    fn of(letter: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.letter() == letter)
+    }
+
     const fn letter(self) -> u8 {
         match self {
             Self::Token => b't',
             Self::Sheet => b's',
+            Self::Quota => b'q',
         }
     }
 }
@@ -131,9 +140,8 @@ impl Key {
     pub fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ':');
         let (kind, fingerprint, name) = (parts.next()?, parts.next()?, parts.next()?);
-        let kind = [Kind::Token, Kind::Sheet]
-            .into_iter()
-            .find(|known| kind.as_bytes() == [known.letter()])?;
+        let [letter] = kind.as_bytes() else { return None };
+        let kind = Kind::of(*letter)?;
         let mut bytes = [0; 16];
         if fingerprint != "-" {
             let number = u128::from_str_radix(fingerprint, 16).ok()?;
@@ -145,7 +153,7 @@ impl Key {
 
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, name) = bytes.split_at_checked(Self::PREFIX)?;
-        let kind = [Kind::Token, Kind::Sheet].into_iter().find(|it| it.letter() == head[0])?;
+        let kind = Kind::of(head[0])?;
         let fingerprint = Fingerprint(head[1..].try_into().ok()?);
         Self::new(kind, name, fingerprint).ok()
     }
@@ -159,7 +167,8 @@ impl Key {
     }
 
     pub fn kind(&self) -> Kind {
-        if self.bytes[0] == Kind::Sheet.letter() { Kind::Sheet } else { Kind::Token }
+        // A key begins with the letter of its kind; there is no other way to make one.
+        Kind::of(self.bytes[0]).unwrap_or(Kind::Token)
     }
 
     pub fn name(&self) -> &[u8] {
@@ -344,7 +353,7 @@ pub fn freshness(timing: &Timing, kind: Kind, now: Moment) -> Freshness {
 pub fn servable_until(timing: &Timing, kind: Kind) -> Moment {
     match kind {
         Kind::Token => timing.usable_until,
-        Kind::Sheet => timing.expires_at,
+        Kind::Sheet | Kind::Quota => timing.expires_at,
     }
 }
 
@@ -427,6 +436,7 @@ mod tests {
         for (kind, name, fingerprint) in [
             (Kind::Token, &b"crm:eu"[..], Fingerprint::default()),
             (Kind::Sheet, &b"{\xc3\xa9}\xff"[..], Fingerprint::of(b"scope")),
+            (Kind::Quota, &b"openexchangerates"[..], Fingerprint::default()),
         ] {
             let key = Key::new(kind, name, fingerprint).unwrap();
             assert_eq!(Key::from_text(&key.text()), Some(key.clone()));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use rust_decimal::Decimal;
 
+pub mod quota;
 mod sheet;
 pub mod shelf;
 

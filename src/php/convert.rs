@@ -46,7 +46,7 @@ fn wanted(kind: Kind) -> &'static str {
             "it must return the token response as an array or JSON string, a token string with \
              ['ttl' => seconds], or an object with getToken()"
         }
-        Kind::Sheet => {
+        Kind::Sheet | Kind::Quota => {
             "it must return a sheet as an array or JSON string: base, rates, and timestamp if known"
         }
     }
@@ -66,7 +66,7 @@ fn from_object(object: &ZendObject, kind: Kind) -> Result<Answer, Refused> {
             if class == "stdClass" { " (json_decode($text, true) makes an array)" } else { "" };
         format!("an object of class {class}{hint}; {}", wanted(kind))
     };
-    if kind == Kind::Sheet {
+    if kind != Kind::Token {
         return Err(foreign().into());
     }
     let token = method(object, "getToken")?.ok_or_else(foreign)?;

@@ -222,7 +222,7 @@ impl Flight<'_> {
         let name = String::from_utf8_lossy(self.key.name());
         match self.key.kind() {
             Kind::Token => format!("minting token \"{name}\""),
-            Kind::Sheet => format!("fetching rate sheet \"{name}\""),
+            Kind::Sheet | Kind::Quota => format!("fetching rate sheet \"{name}\""),
         }
     }
 }

@@ -65,7 +65,7 @@ fn a_token_past_its_margin_is_not_given_and_a_stale_sheet_is(b: &Bench) {
         let reply = b.store.claim(&key, &claim_of(secret(2)), b.now()).unwrap().what;
         match key.kind() {
             Kind::Token => assert!(matches!(reply, Claimed::Lease(_)), "{reply:?}"),
-            Kind::Sheet => assert!(matches!(reply, Claimed::Value(_)), "{reply:?}"),
+            Kind::Sheet | Kind::Quota => assert!(matches!(reply, Claimed::Value(_)), "{reply:?}"),
         }
     }
 }
