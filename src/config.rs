@@ -1,8 +1,5 @@
 //! Every setting in one table, and the checked form of them. Knows no PHP: the binding registers
 //! [`SETTINGS`], asks [`Config::parse`] once per process, and shows what [`shown`] returns.
-//!
-//! A setting of a feature that this release does not have is known and refused. Ignoring it would
-//! leave somebody believing that his connection is encrypted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +8,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::entry::TokenPolicy;
+use crate::entry::{SheetPolicy, TokenPolicy};
 use crate::flight::StoreDown;
+use crate::fx::source::Source;
 
 mod dsn;
 mod read;
@@ -30,25 +28,22 @@ pub struct Setting {
     pub help: &'static str,
     /// Never shown in full: see [`shown`].
     pub secret: bool,
-    /// Known, and refused when set: the feature is not in this release.
-    pub planned: bool,
 }
 
 const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, default, help, secret: false, planned: false }
+    Setting { name, default, help, secret: false }
 }
 
 const fn secret(name: &'static str, help: &'static str) -> Setting {
-    Setting { name, default: "", help, secret: true, planned: false }
-}
-
-const fn planned(name: &'static str, default: &'static str) -> Setting {
-    Setting { name, default, help: "not supported by this release", secret: false, planned: true }
+    Setting { name, default: "", help, secret: true }
 }
 
 const DSN: &str = "sharedstate.redis.dsn";
 const PASSWORD: &str = "sharedstate.redis.password";
 pub const KEY_FILE: &str = "sharedstate.encryption_key_file";
+const SOURCES: &str = "sharedstate.fx.sources";
+const APP_ID: &str = "sharedstate.fx.openexchangerates.app_id_file";
+const QUOTA: &str = "sharedstate.fx.monthly_quota";
 const TLS_CA: &str = "sharedstate.redis.tls_ca";
 const TLS_CERT: &str = "sharedstate.redis.tls_cert";
 const TLS_KEY: &str = "sharedstate.redis.tls_key";
@@ -85,14 +80,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.token.wait_timeout_ms", "6000", "milliseconds for which a caller waits for another's mint; at least lease_ms + 1000"),
     setting("sharedstate.token.max_mint_ms", "30000", "milliseconds after which a mint is given up on, however often it was renewed"),
     setting("sharedstate.token.failure_backoff_ms", "1000", "milliseconds of the first pause after a failed mint; doubles up to a minute"),
-    planned("sharedstate.fx.sources", ""),
+    setting(SOURCES, "", "where rates come from, in turn, separated by commas: ecb, openexchangerates, json:<address>; empty: the callable of the call"),
     setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
     setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
-    planned("sharedstate.fx.max_age_s", "604800"),
-    planned("sharedstate.fx.max_jump_pct", "20"),
-    planned("sharedstate.fx.monthly_quota", ""),
-    planned("sharedstate.fx.openexchangerates.app_id_file", ""),
-    planned("sharedstate.fx.state_dir", ""),
+    setting("sharedstate.fx.max_age_s", "604800", "seconds since a sheet's own date (as-of) after which it is not served, whatever a source says"),
+    setting("sharedstate.fx.max_jump_pct", "20", "percent; a sheet in which a currency moved further, or far beyond its own habits, is held back until it is confirmed"),
+    setting(QUOTA, "", "most calls a calendar month to each source but ecb, by the whole fleet; empty: no limit"),
+    setting(APP_ID, "", "absolute path of a file with the app id of openexchangerates.org, read again at every call"),
+    setting("sharedstate.fx.state_dir", "", "absolute path of a folder that keeps the last sheet for a start with everything else down; empty: none"),
     setting("sharedstate.log", "", "absolute path of the log file; empty: PHP's error log"),
     setting("sharedstate.log_level", "warning", "off, error, warning, info or debug"),
 ];
@@ -128,8 +123,14 @@ pub struct Config {
     pub wait_timeout: Duration,
     pub max_mint: Duration,
     pub failure_backoff: Duration,
-    pub fx_refresh_interval: Duration,
-    pub fx_max_stale: Duration,
+    pub fx_sources: Vec<Source>,
+    pub fx_policy: SheetPolicy,
+    pub fx_max_age: Duration,
+    /// As a fraction.
+    pub fx_max_jump: f64,
+    /// `None`: no limit.
+    pub fx_monthly_quota: Option<u32>,
+    pub fx_state_dir: Option<PathBuf>,
     /// `None`: PHP's error log.
     pub log: Option<PathBuf>,
     pub log_level: LevelFilter,
@@ -145,7 +146,6 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let read = Read::all(ini, env);
-        read.refuse_planned()?;
         let config = Self {
             prefix: read.prefix()?,
             redis_dsn: read.dsn()?,
@@ -182,9 +182,18 @@ impl Config {
             wait_timeout: read.millis("sharedstate.token.wait_timeout_ms", 100..=3_600_000)?,
             max_mint: read.millis("sharedstate.token.max_mint_ms", 100..=3_600_000)?,
             failure_backoff: read.millis("sharedstate.token.failure_backoff_ms", 1..=60_000)?,
-            fx_refresh_interval: read
-                .seconds("sharedstate.fx.refresh_interval_s", 1..=31 * 86_400)?,
-            fx_max_stale: read.seconds("sharedstate.fx.max_stale_s", 1..=3650 * 86_400)?,
+            fx_sources: read.sources()?,
+            fx_policy: SheetPolicy {
+                interval: read.seconds("sharedstate.fx.refresh_interval_s", 1..=31 * 86_400)?,
+                max_stale: read.seconds("sharedstate.fx.max_stale_s", 1..=3650 * 86_400)?,
+            },
+            fx_max_age: read.seconds("sharedstate.fx.max_age_s", 1..=3650 * 86_400)?,
+            fx_max_jump: read.percent("sharedstate.fx.max_jump_pct")?,
+            fx_monthly_quota: match read.filled(QUOTA) {
+                Some(_) => Some(read.whole(QUOTA, 1..=100_000_000)?),
+                None => None,
+            },
+            fx_state_dir: read.path("sharedstate.fx.state_dir")?,
             log: read.path("sharedstate.log")?,
             log_level: read.one_of(
                 "sharedstate.log_level",
@@ -223,14 +232,7 @@ impl Config {
                 self.lease.as_millis() + 1000
             ));
         }
-        if self.fx_max_stale <= self.fx_refresh_interval * 2 {
-            return Err(format!(
-                "sharedstate.fx.max_stale_s is {}, but must be more than twice \
-                 sharedstate.fx.refresh_interval_s = {}: one missed refresh must not end the rates",
-                self.fx_max_stale.as_secs(),
-                (self.fx_refresh_interval * 2).as_secs()
-            ));
-        }
+        self.check_fx()?;
         if self.redis_password.is_some() && self.redis_password_file.is_some() {
             return Err("sharedstate.redis.password and sharedstate.redis.password_file are both \
                         set: keep one"
@@ -243,6 +245,44 @@ impl Config {
                 "{name} is set, but {DSN} does not ask for TLS: begin it with rediss, as in \
                  rediss://host:port, or remove the setting"
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// What would bring the four-minute stampede back, or end the rates by itself.
+    fn check_fx(&self) -> Result<(), String> {
+        let SheetPolicy { interval, max_stale } = self.fx_policy;
+        if max_stale <= interval * 2 {
+            return Err(format!(
+                "sharedstate.fx.max_stale_s is {}, but must be more than twice \
+                 sharedstate.fx.refresh_interval_s = {}: one missed refresh must not end the rates",
+                max_stale.as_secs(),
+                (interval * 2).as_secs()
+            ));
+        }
+        if self.fx_max_age <= interval * 2 {
+            return Err(format!(
+                "sharedstate.fx.max_age_s is {}, but must be more than twice \
+                 sharedstate.fx.refresh_interval_s = {}: every sheet would end before it is renewed",
+                self.fx_max_age.as_secs(),
+                (interval * 2).as_secs()
+            ));
+        }
+        let counted = self.fx_sources.iter().any(Source::has_quota);
+        if let Some(quota) = self.fx_monthly_quota.filter(|_| counted) {
+            // Of the longest month, and one more for a start in the middle of an interval.
+            let calls = 31 * 86_400 / interval.as_secs() + 1;
+            if u64::from(quota) < calls {
+                return Err(format!(
+                    "{QUOTA} is {quota}, but sharedstate.fx.refresh_interval_s = {} takes {calls} \
+                     calls in a month of 31 days: the rates would end before the month does; an \
+                     interval of {} s fits",
+                    interval.as_secs(),
+                    (31 * 86_400_u64).div_ceil(u64::from(quota.saturating_sub(1).max(1)))
+                ));
+            }
         }
         Ok(())
     }

@@ -225,6 +225,14 @@ pub struct TokenPolicy {
     pub refresh_ratio: f64,
 }
 
+/// How long a sheet of rates may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SheetPolicy {
+    pub interval: Duration,
+    /// More than two intervals.
+    pub max_stale: Duration,
+}
+
 impl Timing {
     /// `m = min(margin, 20 % of the lifetime)`: with a naive 60 s margin a 60 s token could never
     /// be cached, and a 300 s one would never renew early. The flag says the margin was cut.
@@ -249,14 +257,22 @@ impl Timing {
         Self { refresh_at: self.refresh_at.plus(later), ..self }
     }
 
-    /// A sheet is due after one interval, stale after two, gone after `max_stale`.
-    pub fn sheet(confirmed_at: Moment, interval: Duration, max_stale: Duration) -> Self {
+    /// A sheet is due one interval after a source was asked and stale two after one confirmed it.
+    /// It is gone `max_stale` after a source answered: one whose newest sheet is held back as
+    /// suspicious is alive, and a false alarm must not end the rates. The two instants differ only
+    /// then; `refresh_at` may lie after `usable_until`.
+    pub fn sheet(confirmed_at: Moment, asked_at: Moment, policy: SheetPolicy) -> Self {
         Self {
             minted_at: confirmed_at,
-            refresh_at: confirmed_at.plus(interval),
-            usable_until: confirmed_at.plus(interval * 2),
-            expires_at: confirmed_at.plus(max_stale),
+            refresh_at: asked_at.plus(policy.interval),
+            usable_until: confirmed_at.plus(policy.interval * 2),
+            expires_at: asked_at.plus(policy.max_stale),
         }
+    }
+
+    /// Whether a sheet is older than it should be.
+    pub fn is_stale(&self, now: Moment) -> bool {
+        now >= self.usable_until
     }
 }
 

@@ -33,11 +33,13 @@ pub enum Counter {
     ChangesHeard,
     SealedUnreadable,
     Attached,
+    FxFailures,
+    FxQuarantined,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 28] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -66,5 +68,7 @@ impl Counter {
         (Self::ChangesHeard, "changes_heard"),
         (Self::SealedUnreadable, "sealed_unreadable"),
         (Self::Attached, "processes_attached"),
+        (Self::FxFailures, "fx_refresh_failures"),
+        (Self::FxQuarantined, "fx_quarantined"),
     ];
 }

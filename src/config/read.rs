@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{DSN, ENVIRONMENT, PASSWORD, SETTINGS, Setting, dsn, shown};
+use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
+use crate::fx::source::{self, Source};
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -33,16 +34,6 @@ impl Read {
             }
         }
         Self(read)
-    }
-
-    pub(super) fn refuse_planned(&self) -> Result<(), String> {
-        for Setting { name, default, planned, .. } in SETTINGS {
-            let value = self.text(name);
-            if *planned && !value.is_empty() && value != *default {
-                return Err(format!("{name}: not supported by this release; remove the setting"));
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn text(&self, name: &str) -> &str {
@@ -154,6 +145,19 @@ impl Read {
                 let expected = format!("a size such as 16K, 32M or 1G, from {from} to {to}");
                 self.refused(name, &expected)
             })
+    }
+
+    /// As a fraction.
+    pub(super) fn percent(&self, name: &str) -> Result<f64, String> {
+        match self.text(name).parse::<f64>() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+            _ => Err(self.refused(name, "a percentage above 0 and at most 100, such as 20")),
+        }
+    }
+
+    pub(super) fn sources(&self) -> Result<Vec<Source>, String> {
+        let app_id = self.path(APP_ID)?;
+        source::parse_list(self.text(SOURCES), app_id.as_deref())
     }
 
     pub(super) fn ratio(&self, name: &str) -> Result<f64, String> {

@@ -124,18 +124,37 @@ fn staleness_that_one_missed_refresh_would_exhaust_is_refused() {
 }
 
 #[test]
-fn a_setting_of_a_missing_feature_is_refused_instead_of_ignored() {
-    for name in [
-        "fx.sources",
-        "fx.max_jump_pct",
-        "fx.monthly_quota",
-        "fx.openexchangerates.app_id_file",
-        "fx.state_dir",
-    ] {
-        assert!(refused(name, "/etc/x").contains("not supported by this release"));
-        assert!(parse(&[(name, "")]).is_ok(), "an empty {name} is not set");
-    }
-    assert!(parse(&[("fx.max_jump_pct", "20")]).is_ok(), "the default is no wish");
+fn an_age_that_ends_every_sheet_before_its_renewal_is_refused() {
+    let sentence = refused("fx.max_age_s", "7200");
+    assert!(sentence.contains("7200") && sentence.contains("refresh_interval_s"), "{sentence}");
+}
+
+#[test]
+fn a_quota_that_ends_before_the_month_is_refused_and_the_sentence_names_what_fits() {
+    let both = |sources, quota, interval| {
+        let settings = [
+            ("fx.sources", sources),
+            ("fx.monthly_quota", quota),
+            ("fx.refresh_interval_s", interval),
+            ("fx.openexchangerates.app_id_file", "/etc/app-id"),
+        ];
+        parse(&settings).map(|_| ())
+    };
+    assert_eq!(both("openexchangerates", "745", "3600"), Ok(()));
+    assert!(both("openexchangerates", "744", "3600").unwrap_err().contains("takes 745 calls"));
+    let sentence = both("openexchangerates", "100", "3600").unwrap_err();
+    assert!(sentence.contains("an interval of 27055 s fits"), "{sentence}");
+    assert_eq!(both("openexchangerates", "100", "27055"), Ok(()));
+    assert_eq!(both("ecb", "100", "3600"), Ok(()), "the ECB's is free");
+}
+
+#[test]
+fn sources_are_a_list_in_order_and_an_unknown_one_is_refused_by_name() {
+    let config = parse(&[("fx.sources", "ecb, json:https://rates.example/latest")]).unwrap();
+    let names: Vec<_> = config.fx_sources.iter().map(|source| source.name()).collect();
+    assert_eq!(names, ["ecb", "json:rates.example"]);
+    assert!(refused("fx.sources", "yahoo").contains("yahoo"));
+    assert!(refused("fx.sources", "openexchangerates").contains("app_id_file"));
 }
 
 #[test]
@@ -227,7 +246,7 @@ fn identity_follows_prefix_place_and_user_but_not_the_password() {
 
 #[test]
 fn help_is_one_line_and_names_the_unit() {
-    for s in SETTINGS.iter().filter(|s| !s.planned) {
+    for s in SETTINGS {
         assert!(!s.help.contains('\n'));
         assert!(!s.name.ends_with("_ms") || s.help.starts_with("milliseconds "), "{}", s.name);
         assert!(!s.name.ends_with("_s") || s.help.starts_with("seconds "), "{}", s.name);

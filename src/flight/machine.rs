@@ -93,7 +93,7 @@ pub struct Flight {
     degraded: bool,
     /// Whether the fleet's store did not answer when this host last asked.
     failing: bool,
-    backing_off: bool,
+    backing_off: Option<Duration>,
     began: Moment,
     phase: Phase,
     /// Usable, and given out should nothing better be had.
@@ -156,7 +156,7 @@ impl Flight {
             authority: if fleet { Authority::Fleet } else { Authority::Host },
             degraded: false,
             failing: false,
-            backing_off: false,
+            backing_off: None,
             began: now,
             phase: Phase::First,
             have: None,
@@ -371,10 +371,7 @@ impl Flight {
             }
             Claimed::Busy(left) => {
                 if self.have.is_some() {
-                    // Somebody renews it; the log says when. Every reader would ask until then.
-                    let until = now.plus(left.min(self.plan.max_staleness / 2));
-                    self.phase = Phase::Postponing;
-                    Action::Postpone { until }
+                    self.postpone(left, now)
                 } else if now >= self.plan.wait_until {
                     Action::Done(Err(FlightError::WaitTimeout))
                 } else {
@@ -383,10 +380,19 @@ impl Flight {
                 }
             }
             Claimed::BackOff { wait, reason } => {
-                self.backing_off = true;
+                self.backing_off = Some(wait);
+                if self.have.is_some() {
+                    return self.postpone(wait, now);
+                }
                 self.fail(FlightError::MintFailed { reason, retry_in: wait }, now)
             }
         }
+    }
+
+    /// Nobody can renew it before; the log says when somebody has. Every reader would ask until then.
+    fn postpone(&mut self, span: Duration, now: Moment) -> Action {
+        self.phase = Phase::Postponing;
+        Action::Postpone { until: now.plus(span.min(self.plan.max_staleness / 2)) }
     }
 
     fn not_claimed(&mut self, error: &StoreError, now: Moment) -> Action {

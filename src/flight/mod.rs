@@ -84,8 +84,8 @@ pub struct Served {
     pub degraded: bool,
     /// Until then it may be served again from memory, as long as the slot's state does not change.
     pub trusted_until: Moment,
-    /// The last renewals failed, so nobody tries another one now.
-    pub backing_off: bool,
+    /// The last renewals failed, so nobody tries another one for so long.
+    pub backing_off: Option<Duration>,
 }
 
 /// Until when an entry may be served without a flight; `None`: take one. `confirmed_at` is `None`

@@ -1,6 +1,7 @@
 //! One lookup from begin to end: ask the engine, run the callable when it hands out a ticket, and
 //! tell the caller. Tokens and rate sheets differ only in how an answer is read.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
 use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
+use crate::fx::refresher::{Ended, Refresher};
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -28,18 +30,37 @@ pub struct Minted {
 /// Turns the callable's answer into a value; the moment is when the mint began.
 pub type Read<'a> = &'a dyn Fn(Answer, Moment) -> Result<Minted, String>;
 
+/// What a missing value is made with.
+#[derive(Clone, Copy)]
+pub enum Maker<'a> {
+    /// The caller's, and how its answer is read.
+    Callable(&'a Zval, Read<'a>),
+    /// The configured sources of rates. What is merely due is renewed in the background.
+    Sources(&'a Refresher),
+    Nothing,
+}
+
 pub struct Flight<'a> {
-    pub runtime: &'a Arc<Runtime>,
-    pub key: &'a Key,
-    pub callable: Option<&'a Zval>,
-    pub read: Read<'a>,
+    runtime: &'a Arc<Runtime>,
+    key: &'a Key,
+    maker: Maker<'a>,
+    /// How the making ended, where this flight came to it.
+    ended: Cell<Option<Ended>>,
 }
 
 /// An invalidation may fence one mint, so that it has to be claimed again; a second one in the
 /// same call is somebody else's to deal with.
 const MAX_MINTS: usize = 2;
 
-impl Flight<'_> {
+impl<'a> Flight<'a> {
+    pub fn new(runtime: &'a Arc<Runtime>, key: &'a Key, maker: Maker<'a>) -> Self {
+        Self { runtime, key, maker, ended: Cell::new(None) }
+    }
+
+    pub fn ended(self) -> Option<Ended> {
+        self.ended.into_inner()
+    }
+
     /// The value, counted as a hit when this host had it.
     pub fn run(&self, plan: Plan) -> Result<Served, Stop> {
         let served = self.fly(plan)?;
@@ -56,7 +77,7 @@ impl Flight<'_> {
     }
 
     fn fly(&self, mut plan: Plan) -> Result<Served, Stop> {
-        plan.may_mint = self.callable.is_some();
+        plan.may_mint = !matches!(self.maker, Maker::Nothing);
         if let Some(holder) = tickets::holder(self.key) {
             return self.without_waiting(plan, holder);
         }
@@ -105,6 +126,12 @@ impl Flight<'_> {
         if error == FlightError::WaitTimeout {
             self.count(Event::WaitTimedOut);
         }
+        let error = match error {
+            FlightError::MintFailed { reason, retry_in } if self.asks_sources() => {
+                return self.unavailable(&reason, retry_in);
+            }
+            error => error,
+        };
         match (Error::from_flight(error, self.key), outer) {
             // Both names first: the sentence may be cut when it becomes the reason of a failed mint.
             (Error::WaitTimeout(sentence), Some((outer, _))) => Error::WaitTimeout(format!(
@@ -115,26 +142,61 @@ impl Flight<'_> {
         }
     }
 
+    fn asks_sources(&self) -> bool {
+        matches!(self.maker, Maker::Sources(_))
+    }
+
+    /// No source has brought a sheet, and none that may be served is left.
+    fn unavailable(&self, reason: &str, retry_in: Duration) -> Error {
+        let entry = self.runtime.look(self.key).and_then(|known| known.entry);
+        let last = entry.map_or("there has been none yet".into(), |entry| {
+            let age = entry.timing.minted_at.until(self.runtime.now()).as_secs();
+            format!("the last good one was confirmed {age} s ago")
+        });
+        Error::RateUnavailable(format!(
+            "there is no rate sheet that may be served, {last}: {}; the sources are asked again in \
+             {} s",
+            redact(reason),
+            retry_in.as_secs().max(1)
+        ))
+    }
+
     fn mint(&self, ticket: Ticket) -> Result<Step, Stop> {
+        match self.maker {
+            Maker::Callable(callable, read) => self.call(ticket, callable, read),
+            Maker::Sources(sources) => {
+                let until = ticket.plan().wait_until;
+                let (step, ended) = sources.refresh(ticket, until);
+                self.ended.set(Some(ended));
+                Ok(step)
+            }
+            Maker::Nothing => Ok(self.runtime.engine.finish(ticket, Outcome::Abandoned)),
+        }
+    }
+
+    fn call(&self, ticket: Ticket, callable: &Zval, read: Read<'_>) -> Result<Step, Stop> {
         let (from, version) = (ticket.minted_from, ticket.version());
-        let Some(callable) = self.callable else {
-            return Ok(self.runtime.engine.finish(ticket, Outcome::Abandoned));
-        };
         let id = tickets::open(self.runtime, ticket);
         let called = callable::call(callable, self.key, version);
         let Some(ticket) = tickets::take(id) else {
             return Err(self.forked(&called));
         };
         let finish = |outcome| {
-            match outcome {
-                Outcome::Minted { .. } => self.count(Event::Mint),
-                Outcome::Failed { .. } => self.count(Event::MintFailed),
+            match &outcome {
+                Outcome::Minted { .. } => {
+                    self.count(Event::Mint);
+                    self.ended.set(Some(Ended::Refreshed));
+                }
+                Outcome::Failed { reason, .. } => {
+                    self.count(Event::MintFailed);
+                    self.ended.set(Some(Ended::Failed(reason.clone())));
+                }
                 Outcome::Abandoned => {}
             }
             self.runtime.engine.finish(ticket, outcome)
         };
         match called {
-            Called::Answered(answer) => match (self.read)(answer, from) {
+            Called::Answered(answer) => match read(answer, from) {
                 Ok(Minted { value, timing, detail }) => {
                     Ok(finish(Outcome::Minted { value, timing, detail }))
                 }
@@ -142,7 +204,7 @@ impl Flight<'_> {
             },
             Called::Unusable(sentence) => self.unusable(sentence, finish),
             Called::Failed(reason) => {
-                match finish(Outcome::Failed { reason: reason.clone() }) {
+                match finish(self.failure(reason.clone())) {
                     Step::Served(served) => {
                         // The old token is still good: the failure is the operator's business.
                         zend::clear_exception();
@@ -157,7 +219,7 @@ impl Flight<'_> {
                 }
             }
             Called::Broken(reason) => {
-                finish(Outcome::Failed { reason });
+                finish(self.failure(reason));
                 Err(Stop::Pending)
             }
             Called::Exited => {
@@ -171,6 +233,10 @@ impl Flight<'_> {
         }
     }
 
+    fn failure(&self, reason: String) -> Outcome {
+        Outcome::Failed { reason, least: Duration::ZERO }
+    }
+
     /// The answer cannot be used: a failed mint for the fleet, the fix for whoever wrote it.
     fn unusable(
         &self,
@@ -179,7 +245,7 @@ impl Flight<'_> {
     ) -> Result<Step, Stop> {
         let reason = redact(&sentence);
         let sentence = format!("{}: {sentence}", self.what());
-        match finish(Outcome::Failed { reason }) {
+        match finish(self.failure(reason)) {
             Step::Served(served) => {
                 warn!("{sentence}; the old value is served");
                 Ok(Step::Served(served))

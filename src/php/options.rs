@@ -98,6 +98,15 @@ pub fn plan(config: &Config, now: Moment) -> Plan {
     }
 }
 
+/// The same for a sheet. With a quota nobody fetches while the calls cannot be counted.
+pub fn sheet_plan(config: &Config, now: Moment) -> Plan {
+    let store_down = match config.fx_monthly_quota {
+        Some(_) => StoreDown::Fail,
+        None => config.store_down,
+    };
+    Plan { store_down, ..plan(config, now) }
+}
+
 /// The name of the sheet the fx functions work on.
 pub fn sheet(table: Option<&ZendHashTable>, position: u32) -> Result<Vec<u8>, Stop> {
     let options = Options::new(table, position, &FX)?;

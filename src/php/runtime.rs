@@ -30,8 +30,10 @@ use crate::store::{Host, Known, Store};
 pub use crate::host::Watch;
 
 pub struct Runtime {
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     pub config: Config,
+    /// Keeps the default sheet of rates, where sources are configured for it.
+    pub rates: Arc<Refresher>,
     host: Arc<dyn Host>,
     /// The same host, when it is a table; else why there is none.
     table: Result<Arc<HostTable>, String>,
@@ -157,9 +159,42 @@ fn build() -> Result<Runtime, Error> {
             Engine::following(host.clone(), store, leader)
         }
     };
+    let engine = Arc::new(engine);
+    let rates = Arc::new(refresher(&config, &host, &engine)?);
+    if rates.is_wanted() {
+        engine.assign(rates.clone());
+    }
     let process = process::generation();
-    Ok(Runtime { engine, config, host, table, fleet, seal, settings, process })
+    Ok(Runtime { engine, config, rates, host, table, fleet, seal, settings, process })
 }
+
+/// What keeps the default sheet, from the configured sources if there are any.
+fn refresher(
+    config: &Config,
+    host: &Arc<dyn Host>,
+    engine: &Arc<Engine>,
+) -> Result<Refresher, Error> {
+    let key = Key::new(Kind::Sheet, DEFAULT_SHEET, Fingerprint::default());
+    Ok(Refresher::new(Parts {
+        key: key.map_err(Error::Config)?,
+        rules: Rules {
+            policy: config.fx_policy,
+            max_age: config.fx_max_age,
+            guard: Guard { max_jump: config.fx_max_jump },
+        },
+        sources: config.fx_sources.clone(),
+        fetch: Box::new(Client::new(Arc::clone(host))),
+        quota: config.fx_monthly_quota,
+        plan: options::sheet_plan(config, host.now()),
+        host: Arc::clone(host),
+        engine: Arc::downgrade(engine),
+        shelf: config.fx_state_dir.as_deref().map(|folder| Shelf::new(folder, &config.prefix)),
+        by: minted_by(),
+    }))
+}
+
+/// The name of the sheet that the fx functions work on unless told otherwise.
+pub const DEFAULT_SHEET: &[u8] = b"default";
 
 /// What has to be the same for two processes to share a table. With another sealing key neither could
 /// read what the other keeps, and each would replace it.
@@ -271,8 +306,12 @@ impl Runtime {
     }
 
     pub fn minted_by(&self) -> MintedBy {
-        MintedBy { host: host_name(), sapi: zend::sapi_name(), script: zend::script_path() }
+        minted_by()
     }
+}
+
+fn minted_by() -> MintedBy {
+    MintedBy { host: host_name(), sapi: zend::sapi_name(), script: zend::script_path() }
 }
 
 fn host_name() -> String {

@@ -7,7 +7,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::array::Array;
 use super::exceptions::{Stop, unbuilt};
-use super::flights::{Flight, Minted};
+use super::flights::{Flight, Maker, Minted};
 use super::options::Token;
 use super::runtime::{Event, Runtime};
 use super::string::Str;
@@ -97,7 +97,8 @@ fn fly(
         let detail = serde_json::to_vec(&detail).unwrap_or_default();
         Ok(Minted { value: token.value.into_bytes(), timing: token.timing, detail })
     };
-    Flight { runtime, key, callable, read: &read }.run(plan)
+    let maker = callable.map_or(Maker::Nothing, |callable| Maker::Callable(callable, &read));
+    Flight::new(runtime, key, maker).run(plan)
 }
 
 /// `shared_token_invalidate(string $name, ?string $rejected = null, array $options = []): bool`

@@ -1,0 +1,153 @@
+//! What becomes of a sheet that a source just brought, beside the one that is held. Pure.
+//!
+//! A sheet that looks wrong is held back whole and the held one stays in force, so a fault never
+//! reaches a caller; and a real devaluation is confirmed by the next sheet, so it is late by one.
+
+use super::holding::Holding;
+use super::typical::moves;
+use super::{Currency, Sheet};
+
+/// How far a currency may move before its sheet is suspicious, whatever its habits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guard {
+    /// As a fraction.
+    pub max_jump: f64,
+}
+
+/// A sheet as it arrived.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub sheet: Sheet,
+    /// Unix seconds.
+    pub at: i64,
+    /// Whether the held one is older than it should be.
+    pub held_is_stale: bool,
+}
+
+/// Sentences without the source, for a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in force.
+    Accepted,
+    /// It is what is held.
+    Confirmed,
+    /// Held back until it is confirmed.
+    Quarantined(String),
+    /// Of no use.
+    Refused(String),
+}
+
+const DAY: i64 = 86_400;
+/// Currencies named in a sentence.
+const NAMED: usize = 3;
+
+impl Guard {
+    /// What is to be held from now on; `None` when nothing changes.
+    pub fn judge(&self, held: Option<&Holding>, found: Found) -> (Option<Holding>, Verdict) {
+        let Found { sheet, at, held_is_stale } = found;
+        if sheet.as_of().is_some_and(|as_of| as_of > at + DAY) {
+            let why = "its date is more than a day ahead: check the clock of this host";
+            return (None, Verdict::Refused(why.into()));
+        }
+        let Some(held) = held else { return (Some(Holding::first(sheet)), Verdict::Accepted) };
+        if is_before(&sheet, &held.sheet) {
+            let why = "it is older than the sheet that is held";
+            return (None, Verdict::Refused(why.into()));
+        }
+        if says_the_same(&sheet, &held.sheet) {
+            return (Some(confirmed(held, &sheet)), Verdict::Confirmed);
+        }
+        let lacking = held.sheet.rates().keys().filter(|code| !sheet.rates().contains_key(code));
+        let lacking: Vec<String> = lacking.map(Currency::to_string).collect();
+        if !lacking.is_empty() && !held_is_stale {
+            let why = format!("it lacks {}, which the held sheet has", some_of(&lacking));
+            return (None, Verdict::Refused(why));
+        }
+        let Some(jumped) = self.jumped(held, &sheet) else {
+            let why = "it has no base in common with the held sheet";
+            return (None, Verdict::Refused(why.into()));
+        };
+        if jumped.is_empty() || self.confirms(&sheet, held.quarantine.as_ref()) {
+            return (Some(accepted(held, sheet)), Verdict::Accepted);
+        }
+        let why = format!(
+            "{} against the held sheet: held back until a later sheet or another source confirms it",
+            some_of(&jumped)
+        );
+        // What is not later than the suspicious one of the same source says nothing new.
+        let known = held.quarantine.as_ref().filter(|it| {
+            it.source() == sheet.source() && (is_before(&sheet, it) || says_the_same(&sheet, it))
+        });
+        let quarantine = Some(known.cloned().unwrap_or(sheet));
+        (Some(Holding { quarantine, ..held.clone() }), Verdict::Quarantined(why))
+    }
+
+    /// The currencies that moved beyond their limits, in words. `None` where they cannot be compared.
+    fn jumped(&self, held: &Holding, sheet: &Sheet) -> Option<Vec<String>> {
+        let days = days_between(&held.sheet, sheet);
+        let far = |(currency, moved): &(Currency, f64)| {
+            *moved > held.typical.limit(*currency, days, self.max_jump)
+        };
+        let jumped = moves(&held.sheet, sheet)?.into_iter().filter(far);
+        Some(jumped.map(|(code, moved)| format!("{code} moved {:.1} %", moved * 100.0)).collect())
+    }
+
+    /// Whether the sheet says what the suspicious one said, independently of it: later, or from
+    /// somebody else. Never the same document once more.
+    fn confirms(&self, sheet: &Sheet, suspicious: Option<&Sheet>) -> bool {
+        let Some(suspicious) = suspicious else { return false };
+        let later = match (sheet.as_of(), suspicious.as_of()) {
+            (Some(this), Some(that)) => this > that,
+            _ => sheet.rates() != suspicious.rates(),
+        };
+        let independent = later || sheet.source() != suspicious.source();
+        let near = |moves: Vec<(Currency, f64)>| moves.iter().all(|(_, it)| *it <= self.max_jump);
+        independent && moves(suspicious, sheet).is_some_and(near)
+    }
+}
+
+fn confirmed(held: &Holding, sheet: &Sheet) -> Holding {
+    let unconfirmed = held.unconfirmed && held.sheet.source() == sheet.source();
+    Holding { unconfirmed, quarantine: None, ..held.clone() }
+}
+
+fn accepted(held: &Holding, sheet: Sheet) -> Holding {
+    let days = days_between(&held.sheet, &sheet);
+    Holding {
+        typical: held.typical.after(&held.sheet, &sheet, days),
+        unconfirmed: false,
+        quarantine: None,
+        sheet,
+        ..held.clone()
+    }
+}
+
+fn is_before(this: &Sheet, that: &Sheet) -> bool {
+    this.as_of().zip(that.as_of()).is_some_and(|(this, that)| this < that)
+}
+
+fn says_the_same(this: &Sheet, that: &Sheet) -> bool {
+    let dates = this.as_of().zip(that.as_of());
+    dates.is_none_or(|(this, that)| this == that)
+        && this.base() == that.base()
+        && this.rates() == that.rates()
+}
+
+/// A day where one of them has no date.
+fn days_between(old: &Sheet, new: &Sheet) -> f64 {
+    let dates = new.as_of().zip(old.as_of());
+    dates.map_or(1.0, |(new, old)| (new - old) as f64 / DAY as f64)
+}
+
+fn some_of(words: &[String]) -> String {
+    let shown = words.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match words.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod tests;

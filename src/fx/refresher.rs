@@ -1,0 +1,416 @@
+//! Keeps one sheet young from configured sources. What it does depends on the age of the sheet
+//! alone: not on traffic, workers, hosts, deployments or the phase of a clock.
+//!
+//! Every process of every host looks a few times a second whether the sheet is due; one gets the
+//! host's flight, one host the fleet's lease, and only that one asks a source. Readers are served
+//! meanwhile, and wait only when there is nothing at all.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+
+use super::guard::{Found, Guard, Verdict};
+use super::holding::Holding;
+use super::shelf::{Shelf, Shelved};
+use super::source::{Fetch, Fetched, Source, Validators};
+use super::{Sheet, quota};
+use crate::clock::Moment;
+use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, SheetPolicy, Timing, Version};
+use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
+use crate::keeper::Chore;
+use crate::metrics::Counter;
+use crate::store::{Asked, Host, Known};
+
+/// By which rules a sheet is kept.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub policy: SheetPolicy,
+    /// Bounds the as-of itself, whatever a source confirms.
+    pub max_age: Duration,
+    pub guard: Guard,
+}
+
+/// What a source's answer comes to, beside what is held.
+pub enum Read {
+    /// To be committed; `verdict` says as what.
+    Kept { value: Vec<u8>, timing: Timing, verdict: Verdict },
+    /// Not to be used; the sentence says why.
+    Refused(String),
+}
+
+impl Rules {
+    /// `from` is the moment before the source was asked, `wall` the same in Unix milliseconds.
+    pub fn read(
+        &self,
+        held: Option<&Entry>,
+        sheet: Sheet,
+        validators: Validators,
+        from: Moment,
+        wall: i64,
+    ) -> Read {
+        let kept = held.and_then(|entry| Some((Holding::from_bytes(&entry.value).ok()?, entry)));
+        let held_is_stale = kept.as_ref().is_none_or(|(_, entry)| entry.timing.is_stale(from));
+        let found = Found { sheet, at: wall.div_euclid(1000), held_is_stale };
+        let (holding, verdict) = self.guard.judge(kept.as_ref().map(|(holding, _)| holding), found);
+        let Some(mut holding) = holding else {
+            return Read::Refused(match verdict {
+                Verdict::Refused(why) | Verdict::Quarantined(why) => why,
+                Verdict::Accepted | Verdict::Confirmed => "it was not kept".into(),
+            });
+        };
+        let confirmed_at = match &verdict {
+            Verdict::Accepted | Verdict::Confirmed => {
+                holding.validators = validators;
+                from
+            }
+            // The old sheet stays, as old as it is.
+            _ => kept.as_ref().map_or(from, |(_, entry)| entry.timing.minted_at),
+        };
+        let timing = Timing::sheet(confirmed_at, from, self.policy);
+        let timing = self.within_max_age(timing, holding.sheet.as_of(), from, wall);
+        if timing.expires_at <= from {
+            return Read::Refused(format!(
+                "its rates are older than sharedstate.fx.max_age_s = {}",
+                self.max_age.as_secs()
+            ));
+        }
+        Read::Kept { value: holding.to_bytes(), timing, verdict }
+    }
+
+    /// `now` and `wall` are the same instant.
+    fn within_max_age(&self, timing: Timing, as_of: Option<i64>, now: Moment, wall: i64) -> Timing {
+        let Some(as_of) = as_of else { return timing };
+        let max_age = i64::try_from(self.max_age.as_millis()).unwrap_or(i64::MAX);
+        let last = as_of.saturating_mul(1000).saturating_add(max_age);
+        let expires_at = timing.expires_at.min(now.plus_millis(last.saturating_sub(wall)));
+        Timing { expires_at, ..timing }
+    }
+}
+
+/// How a refresh ended, for whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A source's sheet is in force, new or confirmed.
+    Refreshed,
+    /// What the last source brought is suspicious; the old sheet is in force.
+    Quarantined,
+    /// No source brought anything; why, a sentence for each.
+    Failed(String),
+}
+
+pub struct Refresher {
+    pub key: Key,
+    pub rules: Rules,
+    sources: Vec<Source>,
+    fetch: Box<dyn Fetch>,
+    /// Calls a month to each source that is not free.
+    quota: Option<u32>,
+    plan: Plan,
+    host: Arc<dyn Host>,
+    /// The engine's thread calls us, so it owns us.
+    engine: Weak<Engine>,
+    shelf: Option<Shelf>,
+    by: MintedBy,
+    /// Which version is on the shelf, as far as this process knows.
+    shelved: Mutex<Version>,
+    /// How much earlier than the others this process goes, as a share of [`EARLY`].
+    early: f64,
+    /// This process asks nobody before.
+    not_before: Mutex<Moment>,
+}
+
+/// The share of an interval within which processes begin, each at a moment of its own: early only.
+const EARLY: f64 = 0.02;
+/// The most of it, for long intervals.
+const EARLIEST: Duration = Duration::from_secs(60);
+/// A failed refresh is tried again after this share of the interval, while there is a sheet to
+/// serve: an outage of the source must not cost it, or its quota, many times the usual calls.
+const AGAIN: u32 = 4;
+const LATEST_AGAIN: Duration = Duration::from_secs(15 * 60);
+/// The least time between two attempts of a process.
+const A_MOMENT: Duration = Duration::from_secs(1);
+/// The longest that one source is waited for.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What it takes to make one.
+pub struct Parts {
+    pub key: Key,
+    pub rules: Rules,
+    pub sources: Vec<Source>,
+    pub fetch: Box<dyn Fetch>,
+    pub quota: Option<u32>,
+    pub plan: Plan,
+    pub host: Arc<dyn Host>,
+    pub engine: Weak<Engine>,
+    pub shelf: Option<Shelf>,
+    pub by: MintedBy,
+}
+
+impl Refresher {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { key, rules, sources, fetch, quota, plan, host, engine, shelf, by } = parts;
+        let early = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        let shelved = Mutex::new(Version::NONE);
+        let not_before = Mutex::default();
+        Self {
+            key,
+            rules,
+            sources,
+            fetch,
+            quota,
+            plan,
+            host,
+            engine,
+            shelf,
+            by,
+            shelved,
+            early,
+            not_before,
+        }
+    }
+
+    /// Whether there is anything to do in the background.
+    pub fn is_wanted(&self) -> bool {
+        self.has_sources() || self.shelf.is_some()
+    }
+
+    pub fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Ask the sources in turn until one brings a sheet that may be served, by `until`. For whoever
+    /// holds the ticket, which is finished here.
+    pub fn refresh(&self, ticket: Ticket, until: Moment) -> (Step, Ended) {
+        let Some(engine) = self.engine.upgrade() else {
+            return (Step::Failed(FlightError::Nothing), Ended::Failed("shutdown".into()));
+        };
+        let mut held = self.held();
+        let mut reasons = Vec::new();
+        let mut stay_away: Option<Duration> = None;
+        let mut suspicious = None;
+        for source in &self.sources {
+            let (from, wall) = (self.host.now(), self.host.wall().unix_millis());
+            if from >= until {
+                reasons.push("there was no time left for the other sources".into());
+                break;
+            }
+            match self.ask(&engine, source, held.as_ref(), from, until) {
+                Ok((sheet, validators)) => {
+                    match self.rules.read(held.as_ref(), sheet, validators, from, wall) {
+                        Read::Kept { value, timing, verdict } => {
+                            let quarantined = match verdict {
+                                Verdict::Quarantined(why) | Verdict::Refused(why) => Some(why),
+                                Verdict::Accepted | Verdict::Confirmed => None,
+                            };
+                            let Some(why) = quarantined else {
+                                self.host.count(Counter::FxFetches, 1);
+                                let outcome = self.minted(source.name(), value, timing);
+                                return (engine.finish(ticket, outcome), Ended::Refreshed);
+                            };
+                            // Another source may confirm it at once.
+                            log::warn!("{}: {why}", source.name());
+                            held = held.map(|entry| Entry {
+                                value: value.clone().into(),
+                                timing,
+                                ..entry
+                            });
+                            suspicious = Some((source.name(), value, timing));
+                        }
+                        Read::Refused(why) => reasons.push(format!("{}: {why}", source.name())),
+                    }
+                }
+                Err(Unanswered { why, retry_after }) => {
+                    reasons.push(format!("{}: {why}", source.name()));
+                    stay_away = stay_away.max(retry_after);
+                }
+            }
+        }
+        if let Some((source, value, timing)) = suspicious {
+            self.host.count(Counter::FxQuarantined, 1);
+            return (engine.finish(ticket, self.minted(source, value, timing)), Ended::Quarantined);
+        }
+        let reason = reasons.join("; ");
+        self.host.count(Counter::FxFailures, 1);
+        let again = match held {
+            Some(_) => (self.rules.policy.interval / AGAIN).min(LATEST_AGAIN),
+            None => Duration::ZERO,
+        };
+        let least = again.max(stay_away.unwrap_or_default());
+        let outcome = Outcome::Failed { reason: reason.clone(), least };
+        (engine.finish(ticket, outcome), Ended::Failed(reason))
+    }
+
+    fn ask(
+        &self,
+        engine: &Engine,
+        source: &Source,
+        held: Option<&Entry>,
+        from: Moment,
+        until: Moment,
+    ) -> Result<(Sheet, Validators), Unanswered> {
+        if let Some(limit) = self.quota.filter(|_| source.has_quota()) {
+            quota::reserve(engine, &*self.host, source.name(), limit, &self.plan)?;
+        }
+        // Asked "anything newer than this?" only about a sheet of its own.
+        let holding = held.and_then(|entry| Holding::from_bytes(&entry.value).ok());
+        let holding = holding.filter(|holding| holding.sheet.source() == source.name());
+        let known = holding.as_ref().map(|holding| holding.validators.clone()).unwrap_or_default();
+        let within = from.until(until).min(FETCH_TIMEOUT);
+        match self.fetch.fetch(source, &known, within) {
+            Ok(Fetched::Sheet { sheet, validators }) => Ok((sheet, validators)),
+            Ok(Fetched::NotModified) => {
+                let holding = holding.ok_or("it answered 304 to an unconditional question")?;
+                Ok((holding.sheet, holding.validators))
+            }
+            Err(error) => {
+                Err(Unanswered { why: error.reason, retry_after: error.retry_after })
+            }
+        }
+    }
+
+    fn minted(&self, source: &str, value: Vec<u8>, timing: Timing) -> Outcome {
+        let detail = Detail {
+            source: source.into(),
+            minted_by: self.by.clone(),
+            ..Detail::default()
+        };
+        let detail = serde_json::to_vec(&detail).unwrap_or_default();
+        Outcome::Minted { value, timing, detail }
+    }
+
+    /// What is in force, or could be: nothing that has run out binds a newer sheet.
+    fn held(&self) -> Option<Entry> {
+        let entry = self.host.look(&self.key)?.entry?;
+        entry.servable(Kind::Sheet, self.host.now()).then_some(entry)
+    }
+
+    /// With everything else down: the sheet of the shelf, put into the host's table as old as it is.
+    /// `None` when there is none, or it is too old to be served.
+    pub fn from_shelf(&self) -> Option<Entry> {
+        let shelf = self.shelf.as_ref()?;
+        let shelved = match shelf.read() {
+            Ok(shelved) => shelved?,
+            Err(why) => {
+                log::warn!("sharedstate.fx.state_dir: {why}");
+                return None;
+            }
+        };
+        let holding = Holding::from_bytes(shelved.holding.get().as_bytes()).ok()?;
+        let (now, wall) = (self.host.now(), self.host.wall().unix_millis());
+        let confirmed_at = now.plus_millis((shelved.confirmed_at * 1000 - wall).min(0));
+        let timing = Timing::sheet(confirmed_at, confirmed_at, self.rules.policy);
+        let timing = self.rules.within_max_age(timing, holding.sheet.as_of(), now, wall);
+        // Nobody knows what has happened since: due, and stale.
+        let timing = Timing { refresh_at: confirmed_at, usable_until: confirmed_at, ..timing };
+        let entry = Entry {
+            version: Version::FILE,
+            timing,
+            unsynced: false,
+            value: shelved.holding.get().as_bytes().to_vec().into(),
+            detail: Vec::new().into(),
+        };
+        if !entry.servable(Kind::Sheet, now) {
+            return None;
+        }
+        let asked = Asked { at: now, reservation: self.host.reserve(&self.key) };
+        if let Err(error) = self.host.adopt(&self.key, &entry, asked) {
+            log::debug!("not kept in the host table: {error}");
+        }
+        Some(entry)
+    }
+
+    /// Put what is in force on the shelf, once per version and host.
+    fn shelve(&self) {
+        let Some(shelf) = &self.shelf else { return };
+        let Some(entry) = self.held().filter(|entry| entry.version > Version::FILE) else { return };
+        let mut last = self.shelved.lock();
+        if *last >= entry.version {
+            return;
+        }
+        *last = entry.version;
+        // Another process of the host may have been first.
+        let version = shelf.read().ok().flatten().map_or(0, |shelved| shelved.version);
+        if version >= entry.version.0 {
+            return;
+        }
+        let (now, wall) = (self.host.now(), self.host.wall().unix_millis());
+        let confirmed_at = (wall + now.millis_until(entry.timing.minted_at)).div_euclid(1000);
+        let holding = String::from_utf8(entry.value.to_vec()).ok();
+        let Some(holding) = holding.and_then(|text| RawValue::from_string(text).ok()) else {
+            return;
+        };
+        let shelved = Shelved { version: entry.version.0, confirmed_at, holding };
+        if let Err(error) = shelf.write(&shelved) {
+            log::warn!("{} cannot be written: {error}", shelf.path().display());
+        }
+    }
+
+    fn wants(&self, known: Option<&Known>) -> bool {
+        let now = self.host.now();
+        let ask_at = known.map_or(now, |known| known.ask_at).max(*self.not_before.lock());
+        let ahead = now.plus(self.span().mul_f64(self.early));
+        let fresh = |entry: &Entry| entry.freshness(Kind::Sheet, ahead) == Freshness::Fresh;
+        now >= ask_at && !known.and_then(|known| known.entry.as_ref()).is_some_and(fresh)
+    }
+
+    /// Within which all processes begin, before the sheet is due.
+    fn span(&self) -> Duration {
+        self.rules.policy.interval.mul_f64(EARLY).min(EARLIEST)
+    }
+}
+
+/// Why a source brought no sheet, and how long it wants to be left alone.
+struct Unanswered {
+    why: String,
+    retry_after: Option<Duration>,
+}
+
+impl<S: Into<String>> From<S> for Unanswered {
+    fn from(why: S) -> Self {
+        Self { why: why.into(), retry_after: None }
+    }
+}
+
+impl Chore for Refresher {
+    fn due(&self) -> bool {
+        let known = self.host.look(&self.key);
+        let unshelved = self.shelf.is_some()
+            && known
+                .as_ref()
+                .and_then(|known| known.entry.as_ref())
+                .is_some_and(|entry| entry.version > *self.shelved.lock());
+        unshelved || (self.has_sources() && self.wants(known.as_ref()))
+    }
+
+    fn run(&self) {
+        self.shelve();
+        let Some(engine) = self.engine.upgrade().filter(|_| self.has_sources()) else { return };
+        let now = self.host.now();
+        let age = self.rules.policy.interval.saturating_sub(self.span());
+        let plan = Plan {
+            wait_until: now,
+            may_mint: true,
+            renew: Renew::AtAge(age),
+            ..self.plan.clone()
+        };
+        let mut step = engine.begin(&self.key, &plan);
+        if let Step::Mint(ticket) = step {
+            let (after, ended) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));
+            if let Ended::Failed(why) = ended {
+                log::warn!("no source has brought a rate sheet: {why}");
+            }
+            step = after;
+        }
+        let pause = match step {
+            Step::Served(served) => served.backing_off,
+            Step::Failed(FlightError::MintFailed { retry_in, .. }) => Some(retry_in),
+            Step::Mint(_) | Step::Failed(_) => None,
+        };
+        // Where it was of no use, others would ask as often as they look.
+        let pause = pause.unwrap_or_default().max(A_MOMENT.min(self.rules.policy.interval / 10));
+        *self.not_before.lock() = self.host.now().plus(pause);
+        self.shelve();
+    }
+}
