@@ -14,6 +14,7 @@
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
 //! - [`token`], [`fx`]: what is minted and fetched.
+//! - [`trust`], [`resolve`]: whom TLS believes and where a name leads, for those who connect.
 //! - `php`: the binding, and the only place that names concrete stores.
 //!
 //! The core (everything but `host`, `redis`, `php`) runs without PHP, Redis or a wall clock.
@@ -34,9 +35,13 @@ mod php;
 pub mod process;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis")]
+pub mod resolve;
 pub mod seal;
 pub mod store;
 pub mod token;
+#[cfg(feature = "redis")]
+pub mod trust;
 
 #[cfg(test)]
 mod model;
