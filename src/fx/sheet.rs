@@ -44,12 +44,23 @@ const VERSION: u32 = 1;
 const LAST_SECOND: i64 = 100_000_000_000;
 
 impl Sheet {
+    /// The document of a source whose kind is not known: XML is the ECB's, see
+    /// [`Self::from_ecb_xml`], and anything else JSON, see [`Self::from_json`].
+    pub fn from_text(document: &[u8], source: &str) -> Result<Self, String> {
+        let document = without_mark(document);
+        if document.trim_ascii_start().starts_with(b"<") {
+            Self::from_ecb_xml(document, source)
+        } else {
+            Self::from_json(document, source)
+        }
+    }
+
     /// A response in the Open Exchange Rates shape: `{base, rates: {code: number or string},
     /// timestamp?}` with `timestamp` in seconds. Numbers are taken from their text.
     /// The error is an `InvalidValue` sentence.
     pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
         type Fields = BTreeMap<String, Box<RawValue>>;
-        let fields: Fields = serde_json::from_slice(response)
+        let fields: Fields = serde_json::from_slice(without_mark(response))
             .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
         let base = fields.get("base").ok_or("the sheet has no \"base\", expected its currency")?;
         let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
@@ -97,7 +108,8 @@ impl Sheet {
         serde_json::to_vec(&stored).unwrap_or_default()
     }
 
-    fn build(
+    /// Of rates as a source spells them. A currency may be given once.
+    pub(super) fn build(
         base: &str,
         as_of: Option<i64>,
         source: String,
@@ -117,7 +129,9 @@ impl Sheet {
                     quoted(&text)
                 )
             })?;
-            rates.insert(code, rate);
+            if rates.insert(code, rate).is_some() {
+                return Err(format!("the sheet has more than one rate of {code}"));
+            }
         }
         match rates.insert(base, Decimal::ONE) {
             Some(rate) if rate != Decimal::ONE => {
@@ -174,6 +188,11 @@ impl Sheet {
             ))
         })
     }
+}
+
+/// The byte order mark that some editors put before UTF-8 means nothing.
+pub(super) fn without_mark(document: &[u8]) -> &[u8] {
+    document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
 }
 
 /// What a JSON value says: the content of a string, or the text as it stands.
