@@ -6,8 +6,10 @@ use rust_decimal::Decimal;
 
 mod ecb;
 mod sheet;
+mod source;
 
 pub use sheet::Sheet;
+pub use source::{Feed, Fetch, FetchError, Fetched, Source, Validators, parse_list};
 
 /// Bytes of a source's answer at most. The Open Exchange Rates sheet has 5 KB, the ECB's file of 90
 /// days 200 KB; anything longer is not a sheet.
