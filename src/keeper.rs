@@ -90,7 +90,7 @@ impl Keeper {
         let thread = std::thread::Builder::new().name("sharedstate".into()).stack_size(STACK);
         // A signal to the process must reach the thread that PHP runs in, never ours: it inherits
         // the mask it is started under.
-        #[cfg(any(feature = "host", feature = "redis"))]
+        #[cfg(any(feature = "host", feature = "redis", feature = "http"))]
         let _held = crate::process::SignalsHeld::hold();
         match thread.spawn(move || run(&shared)) {
             Ok(_) => ledger.running = true,
