@@ -122,7 +122,7 @@ impl Timeline {
 }
 
 /// The kernel's clocks.
-#[cfg(any(feature = "host", feature = "redis"))]
+#[cfg(any(feature = "host", feature = "redis", feature = "http"))]
 pub mod system {
     use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::entry::{SheetPolicy, TokenPolicy};
 use crate::flight::StoreDown;
-use crate::fx::source::Source;
+use crate::fx::Source;
 
 mod dsn;
 mod read;

@@ -142,7 +142,7 @@ fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) -> bool
     let thread = std::thread::Builder::new().name(name.into()).stack_size(stack);
     // A signal to the process must reach the thread that PHP runs in, never ours: it inherits the
     // mask it is started under.
-    #[cfg(any(feature = "host", feature = "redis"))]
+    #[cfg(any(feature = "host", feature = "redis", feature = "http"))]
     let _held = crate::process::SignalsHeld::hold();
     let started = thread.spawn(body);
     if let Err(error) = &started {

@@ -14,9 +14,11 @@
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
 //! - [`token`], [`fx`]: what is minted and fetched.
+//! - [`http`]: how rate sheets are fetched without a callable.
+//! - [`trust`], [`resolve`]: whom TLS believes and where a name leads, for those who connect.
 //! - `php`: the binding, and the only place that names concrete stores.
 //!
-//! The core (everything but `host`, `redis`, `php`) runs without PHP, Redis or a wall clock.
+//! The core (everything but `host`, `redis`, `http`, `php`) runs without PHP, Redis or a wall clock.
 
 pub mod clock;
 pub mod config;
@@ -26,6 +28,8 @@ pub mod flight;
 pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod keeper;
 pub mod leader;
 pub mod metrics;
@@ -34,9 +38,13 @@ mod php;
 pub mod process;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "http"))]
+pub mod resolve;
 pub mod seal;
 pub mod store;
 pub mod token;
+#[cfg(any(feature = "redis", feature = "http"))]
+pub mod trust;
 
 #[cfg(test)]
 mod model;

@@ -4,7 +4,7 @@
 //! replies. So each is registered here, closed in the child before anything else runs there, and
 //! whoever owns one there forgets it: its number may be somebody else's by then. Comparing the
 //! generation costs one load; `getpid()` is a system call.
-#![cfg_attr(any(feature = "host", feature = "redis"), allow(unsafe_code))]
+#![cfg_attr(any(feature = "host", feature = "redis", feature = "http"), allow(unsafe_code))]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ pub fn generation() -> u64 {
 
 #[cfg(any(feature = "host", feature = "redis"))]
 pub use descriptors::{Own, forked};
-#[cfg(any(feature = "host", feature = "redis"))]
+#[cfg(any(feature = "host", feature = "redis", feature = "http"))]
 pub use signals::SignalsHeld;
 
 #[cfg(any(feature = "host", feature = "redis"))]
@@ -96,7 +96,7 @@ mod descriptors {
     }
 }
 
-#[cfg(any(feature = "host", feature = "redis"))]
+#[cfg(any(feature = "host", feature = "redis", feature = "http"))]
 mod signals {
     use std::mem::MaybeUninit;
 

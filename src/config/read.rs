@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
-use crate::fx::source::{self, Source};
+use crate::fx::{self, Source};
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -157,7 +157,7 @@ impl Read {
 
     pub(super) fn sources(&self) -> Result<Vec<Source>, String> {
         let app_id = self.path(APP_ID)?;
-        source::parse_list(self.text(SOURCES), app_id.as_deref())
+        fx::parse_list(self.text(SOURCES), app_id.as_deref())
     }
 
     pub(super) fn ratio(&self, name: &str) -> Result<f64, String> {

@@ -28,7 +28,7 @@ fn nothing_configured_means_the_documented_defaults() {
     assert_eq!(c.token_policy.margin, Duration::from_secs(60));
     assert_eq!(c.lease, Duration::from_millis(4_000));
     assert_eq!(c.wait_timeout, Duration::from_millis(6_000));
-    assert_eq!(c.fx_max_stale, Duration::from_secs(3 * 86_400));
+    assert_eq!(c.fx_policy.max_stale, Duration::from_secs(3 * 86_400));
     assert_eq!(c.log_level, LevelFilter::Warn);
 }
 

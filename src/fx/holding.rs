@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Validators;
 use super::sheet::{Sheet, Stored, VERSION, Version};
-use super::source::Validators;
 use super::typical::Typical;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +90,8 @@ impl Holding {
 mod tests {
     use super::*;
 
-    const RATES: &str = r#"{"base":"EUR","timestamp":1700000000,"rates":{"USD":"1.10","JPY":160.123}}"#;
+    const RATES: &str =
+        r#"{"base":"EUR","timestamp":1700000000,"rates":{"USD":"1.10","JPY":160.123}}"#;
 
     fn sheet() -> Sheet {
         Sheet::from_json(RATES.as_bytes(), "ecb").unwrap()
@@ -122,7 +123,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_do_no_harm_and_a_newer_format_is_a_miss() {
-        let text = r#"{"v":1,"base":"EUR","as_of":null,"source":"x","rates":{"USD":"1"},"new":[1]}"#;
+        let text =
+            r#"{"v":1,"base":"EUR","as_of":null,"source":"x","rates":{"USD":"1"},"new":[1]}"#;
         assert!(Holding::from_bytes(text.as_bytes()).is_ok());
         let newer = text.replace("\"v\":1", "\"v\":2");
         assert!(Holding::from_bytes(newer.as_bytes()).unwrap_err().contains("format 2"));
@@ -134,11 +136,13 @@ mod tests {
     #[test]
     fn a_hundred_and_seventy_currencies_with_a_quarantine_fit_twice_into_a_slot() {
         let codes = (b'A'..=b'Z').flat_map(|a| (b'A'..=b'G').map(move |b| [a, b, b'X']));
-        let rates = codes.take(170).enumerate().map(|(n, code)| {
-            format!("{:?}:\"{}.123456\"", String::from_utf8_lossy(&code), n + 1)
-        });
+        let rates = codes
+            .take(170)
+            .enumerate()
+            .map(|(n, code)| format!("{:?}:\"{}.123456\"", String::from_utf8_lossy(&code), n + 1));
         let rates: Vec<_> = rates.collect();
-        let text = format!(r#"{{"base":"EUR","timestamp":1700000000,"rates":{{{}}}}}"#, rates.join(","));
+        let text =
+            format!(r#"{{"base":"EUR","timestamp":1700000000,"rates":{{{}}}}}"#, rates.join(","));
         let sheet = Sheet::from_json(text.as_bytes(), "openexchangerates").unwrap();
         let holding = Holding {
             typical: Typical::default().after(&sheet, &sheet, 1.0),

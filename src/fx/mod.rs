@@ -4,11 +4,22 @@ use std::fmt;
 
 use rust_decimal::Decimal;
 
+mod ecb;
+pub mod guard;
+pub mod holding;
 pub mod quota;
+pub mod refresher;
 mod sheet;
 pub mod shelf;
+mod source;
+mod typical;
 
 pub use sheet::Sheet;
+pub use source::{Feed, Fetch, FetchError, Fetched, Source, Validators, parse_list};
+
+/// Bytes of a source's answer at most. The Open Exchange Rates sheet has 5 KB, the ECB's file of 90
+/// days 200 KB; anything longer is not a sheet.
+pub const MAX_DOCUMENT: usize = 1024 * 1024;
 
 /// Three capital letters, as in ISO 4217. Not checked against its list: sources know more (XAU,
 /// BTC), and the list changes.

@@ -5,6 +5,7 @@
 //! host's flight, one host the fleet's lease, and only that one asks a source. Readers are served
 //! meanwhile, and wait only when there is nothing at all.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,8 +15,7 @@ use serde_json::value::RawValue;
 use super::guard::{Found, Guard, Verdict};
 use super::holding::Holding;
 use super::shelf::{Shelf, Shelved};
-use super::source::{Fetch, Fetched, Source, Validators};
-use super::{Sheet, quota};
+use super::{Fetch, Fetched, Sheet, Source, Validators, quota};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, SheetPolicy, Timing, Version};
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
@@ -42,11 +42,13 @@ pub enum Read {
 
 impl Rules {
     /// `from` is the moment before the source was asked, `wall` the same in Unix milliseconds.
+    /// `not_before`: sources that asked to be left alone, to be noted with the sheet.
     pub fn read(
         &self,
         held: Option<&Entry>,
         sheet: Sheet,
         validators: Validators,
+        not_before: &BTreeMap<String, i64>,
         from: Moment,
         wall: i64,
     ) -> Read {
@@ -60,6 +62,8 @@ impl Rules {
                 Verdict::Accepted | Verdict::Confirmed => "it was not kept".into(),
             });
         };
+        holding.not_before.retain(|_, until| *until * 1000 > wall);
+        holding.not_before.extend(not_before.clone());
         let confirmed_at = match &verdict {
             Verdict::Accepted | Verdict::Confirmed => {
                 holding.validators = validators;
@@ -189,6 +193,7 @@ impl Refresher {
         let mut held = self.held();
         let mut reasons = Vec::new();
         let mut stay_away: Option<Duration> = None;
+        let mut not_before = BTreeMap::new();
         let mut suspicious = None;
         for source in &self.sources {
             let (from, wall) = (self.host.now(), self.host.wall().unix_millis());
@@ -198,7 +203,8 @@ impl Refresher {
             }
             match self.ask(&engine, source, held.as_ref(), from, until) {
                 Ok((sheet, validators)) => {
-                    match self.rules.read(held.as_ref(), sheet, validators, from, wall) {
+                    match self.rules.read(held.as_ref(), sheet, validators, &not_before, from, wall)
+                    {
                         Read::Kept { value, timing, verdict } => {
                             let quarantined = match verdict {
                                 Verdict::Quarantined(why) | Verdict::Refused(why) => Some(why),
@@ -223,6 +229,10 @@ impl Refresher {
                 }
                 Err(Unanswered { why, retry_after }) => {
                     reasons.push(format!("{}: {why}", source.name()));
+                    if let Some(span) = retry_after {
+                        let until = wall.div_euclid(1000) + span.as_secs() as i64;
+                        not_before.insert(source.name().to_owned(), until);
+                    }
                     stay_away = stay_away.max(retry_after);
                 }
             }
@@ -250,11 +260,16 @@ impl Refresher {
         from: Moment,
         until: Moment,
     ) -> Result<(Sheet, Validators), Unanswered> {
+        // Asked "anything newer than this?" only about a sheet of its own.
+        let holding = held.and_then(|entry| Holding::from_bytes(&entry.value).ok());
+        let until_then = holding.as_ref().and_then(|it| it.not_before.get(source.name()).copied());
+        let now = self.host.wall().unix_millis().div_euclid(1000);
+        if let Some(until_then) = until_then.filter(|until_then| *until_then > now) {
+            return Err(format!("asked not to be asked for another {} s", until_then - now).into());
+        }
         if let Some(limit) = self.quota.filter(|_| source.has_quota()) {
             quota::reserve(engine, &*self.host, source.name(), limit, &self.plan)?;
         }
-        // Asked "anything newer than this?" only about a sheet of its own.
-        let holding = held.and_then(|entry| Holding::from_bytes(&entry.value).ok());
         let holding = holding.filter(|holding| holding.sheet.source() == source.name());
         let known = holding.as_ref().map(|holding| holding.validators.clone()).unwrap_or_default();
         let within = from.until(until).min(FETCH_TIMEOUT);
@@ -264,18 +279,13 @@ impl Refresher {
                 let holding = holding.ok_or("it answered 304 to an unconditional question")?;
                 Ok((holding.sheet, holding.validators))
             }
-            Err(error) => {
-                Err(Unanswered { why: error.reason, retry_after: error.retry_after })
-            }
+            Err(error) => Err(Unanswered { why: error.reason, retry_after: error.retry_after }),
         }
     }
 
     fn minted(&self, source: &str, value: Vec<u8>, timing: Timing) -> Outcome {
-        let detail = Detail {
-            source: source.into(),
-            minted_by: self.by.clone(),
-            ..Detail::default()
-        };
+        let detail =
+            Detail { source: source.into(), minted_by: self.by.clone(), ..Detail::default() };
         let detail = serde_json::to_vec(&detail).unwrap_or_default();
         Outcome::Minted { value, timing, detail }
     }
@@ -389,12 +399,8 @@ impl Chore for Refresher {
         let Some(engine) = self.engine.upgrade().filter(|_| self.has_sources()) else { return };
         let now = self.host.now();
         let age = self.rules.policy.interval.saturating_sub(self.span());
-        let plan = Plan {
-            wait_until: now,
-            may_mint: true,
-            renew: Renew::AtAge(age),
-            ..self.plan.clone()
-        };
+        let plan =
+            Plan { wait_until: now, may_mint: true, renew: Renew::AtAge(age), ..self.plan.clone() };
         let mut step = engine.begin(&self.key, &plan);
         if let Step::Mint(ticket) = step {
             let (after, ended) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));

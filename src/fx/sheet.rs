@@ -24,7 +24,7 @@ pub struct Sheet {
 
 /// The stored form. Rates are text, so that no reader in any language makes floats of them.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+pub(super) struct Stored {
     v: u32,
     base: String,
     as_of: Option<i64>,
@@ -34,22 +34,33 @@ struct Stored {
 
 /// All that is read of a stored sheet before it is known who can read the rest.
 #[derive(Deserialize)]
-struct Version {
-    v: u32,
+pub(super) struct Version {
+    pub v: u32,
 }
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// An as-of beyond this (the year 5138) is in milliseconds.
 const LAST_SECOND: i64 = 100_000_000_000;
 
 impl Sheet {
+    /// The document of a source whose kind is not known: XML is the ECB's, see
+    /// [`Self::from_ecb_xml`], and anything else JSON, see [`Self::from_json`].
+    pub fn from_text(document: &[u8], source: &str) -> Result<Self, String> {
+        let document = without_mark(document);
+        if document.trim_ascii_start().starts_with(b"<") {
+            Self::from_ecb_xml(document, source)
+        } else {
+            Self::from_json(document, source)
+        }
+    }
+
     /// A response in the Open Exchange Rates shape: `{base, rates: {code: number or string},
     /// timestamp?}` with `timestamp` in seconds. Numbers are taken from their text.
     /// The error is an `InvalidValue` sentence.
     pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
         type Fields = BTreeMap<String, Box<RawValue>>;
-        let fields: Fields = serde_json::from_slice(response)
+        let fields: Fields = serde_json::from_slice(without_mark(response))
             .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
         let base = fields.get("base").ok_or("the sheet has no \"base\", expected its currency")?;
         let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
@@ -72,32 +83,23 @@ impl Sheet {
         Self::from_json(response.to_string().as_bytes(), source)
     }
 
-    /// What [`Self::to_bytes`] made, here or in another release. `Err` on one too new to be read:
-    /// to the caller that is a miss.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let damaged = |_| "the stored sheet is damaged".to_owned();
-        let Version { v } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if v > VERSION {
-            return Err(format!("the stored sheet has format {v}, this release reads {VERSION}"));
-        }
-        let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
+    pub(super) fn restore(stored: Stored) -> Result<Self, String> {
         Self::build(&stored.base, stored.as_of, stored.source, stored.rates)
     }
 
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn store(&self) -> Stored {
         let text = |(code, rate): (&Currency, &Decimal)| (code.to_string(), rate.to_string());
-        let stored = Stored {
+        Stored {
             v: VERSION,
             base: self.base.to_string(),
             as_of: self.as_of,
             source: self.source.clone(),
             rates: self.rates.iter().map(text).collect(),
-        };
-        // Maps with text keys always serialize; an empty value would be refused when read.
-        serde_json::to_vec(&stored).unwrap_or_default()
+        }
     }
 
-    fn build(
+    /// Of rates as a source spells them. A currency may be given once.
+    pub(super) fn build(
         base: &str,
         as_of: Option<i64>,
         source: String,
@@ -117,7 +119,9 @@ impl Sheet {
                     quoted(&text)
                 )
             })?;
-            rates.insert(code, rate);
+            if rates.insert(code, rate).is_some() {
+                return Err(format!("the sheet has more than one rate of {code}"));
+            }
         }
         match rates.insert(base, Decimal::ONE) {
             Some(rate) if rate != Decimal::ONE => {
@@ -174,6 +178,11 @@ impl Sheet {
             ))
         })
     }
+}
+
+/// The byte order mark that some editors put before UTF-8 means nothing.
+pub(super) fn without_mark(document: &[u8]) -> &[u8] {
+    document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
 }
 
 /// What a JSON value says: the content of a string, or the text as it stands.

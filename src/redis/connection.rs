@@ -4,11 +4,8 @@
 //! the conversation is over: a late reply would answer the wrong question.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
@@ -18,6 +15,7 @@ use super::config::{Endpoint, Login, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Moment, system};
+use crate::resolve::Resolver;
 use crate::store::StoreError;
 
 pub struct Connection {
@@ -102,14 +100,14 @@ pub enum Role {
 pub struct Connector {
     config: RedisConfig,
     sent: Arc<AtomicU64>,
-    resolving: Arc<AtomicU32>,
+    resolver: Resolver,
     /// The server that was spoken to last, where the DSN does not say it.
     last: Mutex<Option<Endpoint>>,
 }
 
 impl Connector {
     pub fn new(config: RedisConfig) -> Self {
-        Self { config, sent: Arc::default(), resolving: Arc::default(), last: Mutex::default() }
+        Self { config, sent: Arc::default(), resolver: Resolver::default(), last: Mutex::default() }
     }
 
     pub fn config(&self) -> &RedisConfig {
@@ -155,10 +153,13 @@ impl Connector {
     ) -> Result<Box<dyn Transport>, StoreError> {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
-            Endpoint::Tcp { host, port } => self.resolve(host, *port, deadline),
+            Endpoint::Tcp { host, port } => self
+                .resolver
+                .resolve(host, *port, deadline)
+                .map(|all| all.into_iter().map(SockAddr::from).collect()),
         };
         let addresses = addresses.map_err(|error| unreachable_at(endpoint, &error))?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut last = io::ErrorKind::NotFound.into();
         for (tried, address) in addresses.iter().enumerate() {
             // An equal share of what is left: a dead first address must not starve the second.
             let now = system::monotonic();
@@ -187,36 +188,6 @@ impl Connector {
             // A unix socket does not leave this host; no DSN asks for TLS on one.
             _ => Ok(Box::new(socket)),
         }
-    }
-
-    /// `getaddrinfo` knows no timeout, so it runs in a thread that is left behind when it is late;
-    /// a few of those at most, or a dead resolver would pile them up.
-    fn resolve(&self, host: &str, port: u16, deadline: Moment) -> io::Result<Vec<SockAddr>> {
-        const MAX_LATE: u32 = 4;
-        const STACK: usize = 256 * 1024;
-
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port).into()]);
-        }
-        if self.resolving.fetch_add(1, Ordering::Relaxed) >= MAX_LATE {
-            self.resolving.fetch_sub(1, Ordering::Relaxed);
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "name resolution hangs"));
-        }
-        let (answer, answered) = mpsc::sync_channel(1);
-        let (name, resolving) = (host.to_owned(), Arc::clone(&self.resolving));
-        let started = thread::Builder::new().stack_size(STACK).spawn(move || {
-            let found = (name.as_str(), port).to_socket_addrs();
-            resolving.fetch_sub(1, Ordering::Relaxed);
-            // Nobody may be listening any more.
-            let _ = answer.send(found.map(|all| all.map(SockAddr::from).collect()));
-        });
-        if let Err(error) = started {
-            self.resolving.fetch_sub(1, Ordering::Relaxed);
-            return Err(error);
-        }
-        let late =
-            |_| Err(io::Error::new(io::ErrorKind::TimedOut, "name resolution took too long"));
-        answered.recv_timeout(system::monotonic().until(deadline)).unwrap_or_else(late)
     }
 
     /// Everything in one round trip.

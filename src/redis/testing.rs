@@ -14,9 +14,7 @@ use super::connection::{Connection, Connector};
 use crate::clock::system;
 use crate::process::SignalsHeld;
 
-mod authority;
-
-pub use authority::{Authority, Identity};
+pub use crate::trust::authority::{Authority, Identity};
 
 /// No test fails because the machine is busy; those about timeouts set their own.
 const PATIENT: Duration = Duration::from_secs(10);

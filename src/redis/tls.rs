@@ -10,29 +10,19 @@
 //! An error is a sentence without any content of a file.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::{ClientConnection, Resumption};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{
-    AlertDescription as Alert, CertificateError, ClientConfig, Error, RootCertStore, StreamOwned,
-};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{AlertDescription as Alert, ClientConfig, Error, RootCertStore, StreamOwned};
 
 use super::config::Tls;
 use super::socket::{Socket, Transport};
 use crate::clock::Moment;
-
-/// Where distributions keep the authorities they trust, in one file. Read here and not by
-/// `rustls-native-certs`, which opens each of them singly (1,400 system calls, 4 to 28 ms) and asks
-/// the environment, which PHP may be changing in another thread.
-const SYSTEM: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Arch
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, RHEL
-    "/var/lib/ca-certificates/ca-bundle.pem", // SUSE
-];
+use crate::trust::{self, certificates, read, unfit, wrong};
 
 /// A connection on which both sides have proved what was asked of them.
 pub struct Secured(StreamOwned<ClientConnection, Socket>);
@@ -43,7 +33,7 @@ impl Secured {
     pub fn over(socket: Socket, host: &str, tls: &Tls) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| wrong(format!("no certificate can be for the host {host:?}")))?;
-        let authorities = authorities(tls)?;
+        let authorities = trust::authorities(tls.ca.as_deref(), " or set tls_ca")?;
         let session = ClientConnection::new(Arc::new(client(tls, &authorities)?), name)
             .map_err(|error| wrong(format!("TLS: {error}")))?;
         let mut stream = StreamOwned::new(session, socket);
@@ -74,20 +64,6 @@ impl Transport for Secured {
     fn set_deadline(&mut self, deadline: Moment) {
         self.0.sock.set_deadline(deadline);
     }
-}
-
-fn wrong(sentence: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, sentence)
-}
-
-/// The file that says whom to believe.
-fn authorities(tls: &Tls) -> io::Result<PathBuf> {
-    let system = || SYSTEM.iter().map(PathBuf::from).find(|path| path.exists());
-    tls.ca.clone().or_else(system).ok_or_else(|| {
-        wrong(
-            "this system has no list of authorities: install ca-certificates or set tls_ca".into(),
-        )
-    })
 }
 
 fn client(tls: &Tls, authorities: &Path) -> io::Result<ClientConfig> {
@@ -123,36 +99,13 @@ fn client(tls: &Tls, authorities: &Path) -> io::Result<ClientConfig> {
     Ok(client)
 }
 
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let unfit = || unfit(path, "certificates in PEM form");
-    let pem = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    all.ok().filter(|all| !all.is_empty()).ok_or_else(unfit)
-}
-
 fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(&read(path)?)
         .map_err(|_| unfit(path, "a private key in PEM form, not encrypted"))
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        wrong(format!(
-            "{} cannot be read: {error}; this process's user must be able to",
-            path.display()
-        ))
-    })
-}
-
-/// Without its content, which may be a key.
-fn unfit(path: &Path, expected: &str) -> io::Error {
-    wrong(format!("{} does not hold what it should: expected {expected}", path.display()))
-}
-
 /// Why there is no connection, and what to do.
 fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
-    use CertificateError as C;
-
     let Some(reason) = reason(&error) else {
         let what = match error.kind() {
             io::ErrorKind::TimedOut => "did not end in time",
@@ -166,21 +119,8 @@ fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
         Error::InvalidMessage(_) => {
             "the server does not speak TLS here: use its TLS port, or redis:// without TLS".into()
         }
-        // The second is another key under the same name, as after a CA was made anew.
-        Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => format!(
-            "the server's certificate is signed by nobody in {}: set tls_ca to its CA's certificate",
-            authorities.display()
-        ),
         Error::InvalidCertificate(why) => {
-            let remedy = match why {
-                C::NotValidForNameContext { .. } | C::NotValidForName => {
-                    "use one of its names, or add this one to its subjectAltName"
-                }
-                C::Expired | C::ExpiredContext { .. } => "renew it",
-                C::NotValidYet | C::NotValidYetContext { .. } => "set this host's clock",
-                _ => "expected one for a server, of X.509 version 3, signed by a CA",
-            };
-            format!("the server's certificate is refused, {why}: {remedy}")
+            trust::disbelieved(why, authorities, "set tls_ca to its CA's certificate")
         }
         other => said(other),
     })

@@ -25,6 +25,12 @@ impl Authority {
         self.named("ca").0
     }
 
+    /// The authority as a server, whose certificate is signed by itself.
+    #[cfg(feature = "http")]
+    pub fn itself(&self) -> Identity {
+        self.named("ca")
+    }
+
     /// For a server of these `names`, as in `DNS:localhost,IP:127.0.0.1`; nobody compares those of
     /// a client. With zero `days` it is over a second later.
     pub fn sign(&self, file: &str, names: &str, days: u32) -> Identity {
