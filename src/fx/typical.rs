@@ -18,8 +18,8 @@ const PRIOR: f64 = 0.005;
 /// Up or down by this factor with each sheet: half of the moves are above the median, half below,
 /// so it settles there, and one devaluation moves it by one step like any other day.
 const STEP: f64 = 1.05;
-/// A limit is this many typical moves. Over the ECB's 27 years, 12 hold 155 days' sheets back and
-/// let 0.7 % of swapped currencies through; 8 would hold back three times as many (`history.rs`).
+/// A limit is this many typical moves: what that holds back and lets through of the ECB's 27 years,
+/// `guard/history.rs` prints.
 const TIMES: f64 = 12.0;
 /// No limit is below this: pegged currencies hardly move, and then they do.
 const LEAST: f64 = 0.01;

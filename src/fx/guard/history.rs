@@ -209,6 +209,7 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
     const EACH: usize = 167;
     let (rules, days) = (rules(), history());
     let mut caught: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut swaps = 0;
     // What is held before each day, without faults.
     let mut holding = Holding::first(sheet_of(days[0].0, &days[0].1).unwrap());
     let mut random: u64 = 2026;
@@ -263,20 +264,31 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
             *good += usize::from(harmless);
             if harmless && let Some((read, _)) = after {
                 let state = kept(&read).unwrap_or_else(|| holding.clone());
-                // The true sheet of the same day: accepted, unless it is a real jump itself.
+                // The true sheet of the same day: accepted, unless it is a real jump itself or the
+                // one that would have confirmed yesterday's.
+                let usual = Holding { quarantine: None, ..holding.clone() };
                 let true_one = sheet_of(*midnight, today).unwrap();
                 let alone = matches!(
-                    judge(true_one.clone(), &holding),
+                    judge(true_one.clone(), &usual),
                     Read::Kept { verdict: Verdict::Accepted, .. }
                 );
                 let then = judge(true_one, &state);
                 assert!(
-                    !alone || matches!(then, Read::Kept { verdict: Verdict::Accepted, .. }),
+                    !alone || matches!(&then, Read::Kept { verdict: Verdict::Accepted, .. }),
                     "{name} {}",
                     shown(*midnight)
                 );
             }
         }
+        // And two currencies swapped on every single day, for that is what is hardest to see.
+        let mut faulty = today.clone();
+        while !FAULTS[3].1(&mut faulty, next()) {}
+        let found =
+            Found { sheet: sheet_of(*midnight, &faulty).unwrap(), at: now, held_is_stale: false };
+        let unnoticed =
+            rules.guard.judge(Some(&Holding { quarantine: None, ..holding.clone() }), found).1
+                == Verdict::Accepted;
+        swaps += usize::from(!unnoticed);
         if let Some(after) = kept(&judge(sheet_of(*midnight, today).unwrap(), &holding)) {
             holding = after;
         } else {
@@ -291,6 +303,9 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
         println!("{name:<30} {good:>4} of {all:>4}");
     }
     println!("all {good} of {all}: {:.2} %", 100.0 * good as f64 / all as f64);
+    let share = swaps as f64 / (days.len() - 1) as f64;
+    println!("two currencies swapped, every day: {:.2} %", 100.0 * share);
+    assert!(share > 0.99, "{share}");
     assert!(all >= 1_000, "{all}");
     assert!(good as f64 > 0.99 * all as f64, "{good} of {all}");
 }
