@@ -224,6 +224,12 @@ impl Runtime {
         self.host.wall()
     }
 
+    /// Moments of the host timeline as seconds since 1970, for people.
+    pub fn unix(&self) -> impl Fn(Moment) -> i64 + use<> {
+        let (now, wall) = (self.now(), self.wall().unix_millis());
+        move |at| (wall + now.millis_until(at)).div_euclid(1000)
+    }
+
     /// The pure hit: what this host has and may serve without asking, handed to `take`.
     pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
         let table = self.table.as_ref().ok()?;
