@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entry::{SheetPolicy, TokenPolicy};
+use crate::error::redact;
 use crate::flight::StoreDown;
 use crate::fx::Source;
 
@@ -80,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.token.wait_timeout_ms", "6000", "milliseconds for which a caller waits for another's mint; at least lease_ms + 1000"),
     setting("sharedstate.token.max_mint_ms", "30000", "milliseconds after which a mint is given up on, however often it was renewed"),
     setting("sharedstate.token.failure_backoff_ms", "1000", "milliseconds of the first pause after a failed mint; doubles up to a minute"),
-    setting(SOURCES, "", "where rates come from, in turn, separated by commas: ecb, openexchangerates, json:<address>; empty: the callable of the call"),
+    secret(SOURCES, "where rates come from, in turn, separated by commas: ecb, openexchangerates, json:<address>; empty: the callable of the call"),
     setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
     setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
     setting("sharedstate.fx.max_age_s", "604800", "seconds since a sheet's own date (as-of) after which it is not served, whatever a source says"),
@@ -301,6 +302,8 @@ pub fn shown(name: &str, value: &str) -> String {
     match name {
         _ if !secret || value.is_empty() => value.into(),
         DSN => dsn::masked(value),
+        // An address may have a key in its query.
+        SOURCES => redact(value),
         _ => dsn::MASK.into(),
     }
 }

@@ -45,7 +45,7 @@ impl Error {
     pub fn from_flight(error: FlightError, key: &Key) -> Self {
         let (noun, act, callable) = match key.kind() {
             Kind::Token => ("token", "minting", "$mint"),
-            Kind::Sheet | Kind::Quota => ("rate sheet", "fetching", "$fetch"),
+            Kind::Sheet | Kind::Quota => ("rate sheet", "fetching", "$fetch (option 'fetch')"),
         };
         let what = format!("{noun} \"{}\"", String::from_utf8_lossy(key.name()));
         match error {

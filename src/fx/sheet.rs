@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Currency;
+use super::{Currency, Ratio, quoted};
 use crate::error::Error;
 
 /// How many units of each currency one unit of the base buys.
@@ -158,13 +158,28 @@ impl Sheet {
         if from == to {
             return Ok(Decimal::ONE);
         }
-        let (from_rate, to_rate) = (self.rate(from)?, self.rate(to)?);
-        to_rate.checked_div(from_rate).filter(|rate| !rate.is_zero()).ok_or_else(|| {
+        let ratio = self.ratio(from, to)?;
+        ratio.to.checked_div(ratio.from).filter(|rate| !rate.is_zero()).ok_or_else(|| {
             Error::RateUnavailable(format!(
                 "the rate from {from} to {to} does not fit 28 digits: convert by way of {}",
                 self.base
             ))
         })
+    }
+
+    /// How many `to` one `from` buys, exactly: for amounts. Fails with [`Error::RateUnavailable`] for a
+    /// currency that is not in the sheet.
+    pub fn ratio(&self, from: Currency, to: Currency) -> Result<Ratio, Error> {
+        if from == to {
+            return Ok(Ratio::ONE);
+        }
+        Ok(Ratio { to: self.rate(to)?, from: self.rate(from)? })
+    }
+
+    /// How many of each currency one `base` buys: [`Self::cross`] for all of them.
+    pub fn rebased(&self, base: Currency) -> Result<BTreeMap<Currency, Decimal>, Error> {
+        self.rate(base)?;
+        self.rates.keys().map(|code| Ok((*code, self.cross(base, *code)?))).collect()
     }
 
     fn rate(&self, code: Currency) -> Result<Decimal, Error> {
@@ -188,11 +203,6 @@ pub(super) fn without_mark(document: &[u8]) -> &[u8] {
 /// What a JSON value says: the content of a string, or the text as it stands.
 fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into())
-}
-
-fn quoted(text: &str) -> String {
-    let cut: String = text.chars().take(40).collect();
-    format!("{cut:?}")
 }
 
 /// A number in JSON's own form, kept exactly or not at all: no sign, no thousands separator, no

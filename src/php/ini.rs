@@ -21,9 +21,15 @@ use parking_lot::Mutex;
 use super::string::Str;
 use super::zend;
 use crate::config::{self, Config, SETTINGS};
+use crate::http::VARIABLES;
 
 /// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does.
 const ENVIRONMENT: [&str; 2] = ["SHAREDSTATE_REDIS_DSN", "SHAREDSTATE_REDIS_PASSWORD"];
+
+/// The environment as it was when the module started, of what anybody here reads of it.
+pub fn environment(name: &str) -> Option<String> {
+    ENV.lock().get(name).cloned()
+}
 
 static ENV: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
 static SECRETS: Mutex<BTreeMap<&'static str, Vec<u8>>> = Mutex::new(BTreeMap::new());
@@ -80,7 +86,7 @@ fn definitions() -> &'static [IniEntryDef] {
 pub fn register(module_number: i32) {
     let mut env = ENV.lock();
     env.clear();
-    for name in ENVIRONMENT {
+    for name in ENVIRONMENT.into_iter().chain(VARIABLES) {
         if let Ok(value) = std::env::var(name) {
             env.insert(name, value);
         }
@@ -180,7 +186,7 @@ impl Snapshot {
             let index = SETTINGS.iter().position(|setting| setting.name == name)?;
             Some(String::from_utf8_lossy(self.0.get(index)?).into_owned())
         };
-        Config::parse(&ini, &|name| ENV.lock().get(name).cloned())
+        Config::parse(&ini, &environment)
     }
 
     /// The first setting whose value is no longer the one this process runs with. Contents are

@@ -10,14 +10,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::ini::{self, Snapshot};
-use super::{keys, logger, zend};
+use super::{keys, logger, options, zend};
 use crate::clock::system::ProcessClock;
 use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
-use crate::entry::{Key, Kind, MintedBy, Timing, Version};
+use crate::entry::{Fingerprint, Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
 use crate::flight::{Engine, trusted_until};
+use crate::fx::guard::Guard;
+use crate::fx::refresher::{Parts, Refresher, Rules};
+use crate::fx::shelf::Shelf;
 use crate::host::{HostTable, Place, Sizes};
+use crate::http::{HttpFetch, Proxies, TIMEOUT};
 use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::process;
@@ -175,6 +179,11 @@ fn refresher(
     engine: &Arc<Engine>,
 ) -> Result<Refresher, Error> {
     let key = Key::new(Kind::Sheet, DEFAULT_SHEET, Fingerprint::default());
+    // Whoever fetches nothing must not fail for a proxy's sake.
+    let proxies = match config.fx_sources.is_empty() {
+        true => Proxies::default(),
+        false => Proxies::from_env(&ini::environment).map_err(Error::Config)?,
+    };
     Ok(Refresher::new(Parts {
         key: key.map_err(Error::Config)?,
         rules: Rules {
@@ -183,7 +192,7 @@ fn refresher(
             guard: Guard { max_jump: config.fx_max_jump },
         },
         sources: config.fx_sources.clone(),
-        fetch: Box::new(Client::new(Arc::clone(host))),
+        fetch: Box::new(HttpFetch::new(TIMEOUT, proxies, None)),
         quota: config.fx_monthly_quota,
         plan: options::sheet_plan(config, host.now()),
         host: Arc::clone(host),
@@ -259,6 +268,12 @@ impl Runtime {
         self.host.wall()
     }
 
+    /// Moments of the host timeline as seconds since 1970, for people.
+    pub fn unix(&self) -> impl Fn(Moment) -> i64 + use<> {
+        let (now, wall) = (self.now(), self.wall().unix_millis());
+        move |at| (wall + now.millis_until(at)).div_euclid(1000)
+    }
+
     /// The pure hit: what this host has and may serve without asking, handed to `take`.
     pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
         let table = self.table.as_ref().ok()?;
@@ -293,6 +308,7 @@ impl Runtime {
             Event::Degraded => Counter::Degraded,
             Event::MarginCut => Counter::MarginsCut,
             Event::ClockDependent => Counter::ClockDependent,
+            Event::Quarantined => Counter::FxQuarantined,
         };
         self.host.count(counter, times);
     }
@@ -331,6 +347,8 @@ pub enum Event {
     Degraded,
     MarginCut,
     ClockDependent,
+    /// A sheet that was held back.
+    Quarantined,
 }
 
 /// What `sharedstate_status` and phpinfo show.

@@ -137,8 +137,7 @@ fn describe(
     entry: &Entry,
     runtime: &Runtime,
 ) -> ext_php_rs::error::Result<ext_php_rs::boxed::ZBox<ZendHashTable>> {
-    let (now, wall) = (runtime.now(), runtime.wall().unix_millis());
-    let unix = |at: Moment| (wall + now.millis_until(at)).div_euclid(1000);
+    let (now, unix) = (runtime.now(), runtime.unix());
     let detail = entry.parsed_detail();
     let timing = &entry.timing;
     let mut by = ZendHashTable::with_capacity(3);
