@@ -208,6 +208,35 @@ namespace {
     function fx_rate_info(string $from, string $to, array $options = []): array {}
 
     /**
+     * Renew the sheet if it is older than half of `sharedstate.fx.refresh_interval_s`: what a cron job
+     * calls, from as many places as it likes. Configured sources are asked; `$fetch` is for a sheet
+     * that has none.
+     *
+     * @param (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string))|null $fetch
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`; `sheet` and `fetch` count
+     *
+     * @return array{
+     *     refreshed: bool,
+     *     reason: 'due'|'fresh'|'busy'|'backoff'|'quarantined'|'failed',
+     *     source: string|null,
+     *     version: int|null,
+     *     as_of: int|null,
+     *     next_refresh: int|null
+     * } what is in force afterwards; null where there is no sheet. `due`: renewed or confirmed.
+     *   `fresh`: too young. `busy`: somebody else is at it. `backoff`: the last attempts failed and it
+     *   is not time for the next. `quarantined`: what came looks wrong and is held back. `failed`:
+     *   nothing came; the log says why.
+     *
+     * @throws \SharedState\InvalidValue there is no sheet, and what `$fetch` returned is none
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError an unknown or malformed option
+     */
+    function fx_refresh(?callable $fetch = null, array $options = []): array {}
+
+    /**
      * Counters of this host and the state of its table. `$limited` leaves out paths and addresses.
      *
      * @return array<string, int|string> with `token_cache_hits`, `token_cache_misses` and

@@ -8,10 +8,11 @@ use SharedState\Tests\Support\TestCase;
 final class FxConvertTest extends TestCase
 {
     private const FETCH = <<<'PHP'
+        define('AS_OF', time() - 600);
         $calls = 0;
         $fetch = function () use (&$calls) {
             $calls++;
-            return ['base' => 'EUR', 'timestamp' => 1793369700, 'rates' => [
+            return ['base' => 'EUR', 'timestamp' => AS_OF, 'rates' => [
                 'USD' => '1.1172', 'GBP' => 0.8338, 'JPY' => 175.68, 'BHD' => '0.42', 'CLF' => '0.0357', 'XAU' => '0.00031', 'BTC' => 1.5e-5,
             ]];
         };
@@ -209,12 +210,12 @@ final class FxConvertTest extends TestCase
     public function test_a_quote_has_all_of_one_sheet(): void
     {
         $said = $this->php(self::FETCH . <<<'PHP'
-            return [fx_quote('19.99', 'USD', 'GBP', $o), fx_quote('1', 'EUR', 'USD'), fx_rate_info('EUR', 'USD')['version'], $calls,
+            return [fx_quote('19.99', 'USD', 'GBP', $o), AS_OF, fx_quote('1', 'EUR', 'USD'), fx_rate_info('EUR', 'USD')['version'], $calls,
                 fx_quote('1', 'EUR', 'USD', ['sheet' => 'undated', 'fetch' => fn () => ['base' => 'EUR', 'rates' => ['USD' => 2]]])];
             PHP);
-        [$quote, $base, $version, $calls, $undated] = $said;
+        [$quote, $asOf, $base, $version, $calls, $undated] = $said;
         self::assertSame(['amount', 'rate', 'as_of', 'version', 'source', 'stale'], array_keys($quote));
-        self::assertSame(['14.92', '0.7463301109917651271034729681', 1793369700, 'callable', false],
+        self::assertSame(['14.92', '0.7463301109917651271034729681', $asOf, 'callable', false],
             [$quote['amount'], $quote['rate'], $quote['as_of'], $quote['source'], $quote['stale']]);
         self::assertSame(['1.12', '1.1172', $quote['version']], [$base['amount'], $base['rate'], $base['version']]);
         self::assertSame([$quote['version'], 1], [$version, $calls]);

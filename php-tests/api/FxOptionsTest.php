@@ -199,7 +199,7 @@ final class FxOptionsTest extends TestCase
             usleep(2_200_000);
             $old = $ask();
             usleep(200_000); // what is due is served from memory for a moment, as somebody may be renewing it
-            $new = fn () => ['base' => 'EUR', 'rates' => ['USD' => '1.25', 'GBP' => '1.00']];
+            $new = fn () => ['base' => 'EUR', 'rates' => ['USD' => '1.25', 'GBP' => '0.82']];
             return [$first, $old, $ask(['fetch' => $new]), fx_convert('100', 'USD', 'GBP')];
             PHP, ['fx.refresh_interval_s' => 1, 'fx.max_stale_s' => 60]);
         [$first, $old, $new] = $said;
@@ -207,7 +207,7 @@ final class FxOptionsTest extends TestCase
             [$first[0]['stale'], $first[1]['stale'], $old[0]['stale'], $old[1]['stale'], $new[0]['stale'], $new[1]['stale']]);
         self::assertSame($first[0]['version'], $old[0]['version']);
         self::assertGreaterThan($old[0]['version'], $new[0]['version']);
-        self::assertSame(['64.00', '64.00', '80.00', '80.00'], [$first[0]['amount'], $old[0]['amount'], $new[0]['amount'], $said[3]]);
+        self::assertSame(['64.00', '64.00', '65.60', '65.60'], [$first[0]['amount'], $old[0]['amount'], $new[0]['amount'], $said[3]]);
         self::assertGreaterThan($old[1]['confirmed_at'], $new[1]['confirmed_at']);
     }
 

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
+use super::{FlightError, MintReason, Outcome, Plan, Renew, Served, StoreDown, Tier};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Kind, Version};
 use crate::store::{
@@ -247,7 +247,10 @@ impl Flight {
             Phase::Confirmation { give_up } if age >= half && now < give_up && !self.failing => {
                 Action::Sleep(Duration::from_millis(2))
             }
-            _ if due && self.fleet && now < self.ask_at => self.serve(Tier::Host, now),
+            // Who goes by the sheet's age and not by a reader's luck minds his own pauses.
+            _ if due && self.fleet && self.plan.renew == Renew::WhenDue && now < self.ask_at => {
+                self.serve(Tier::Host, now)
+            }
             // The flight's claim asks about the entry as well.
             _ if due => self.board(now),
             Phase::Confirmation { .. } => {

@@ -76,7 +76,7 @@ impl Rules {
         let timing = self.within_max_age(timing, holding.sheet.as_of(), from, wall);
         if timing.expires_at <= from {
             return Read::Refused(format!(
-                "its rates are older than sharedstate.fx.max_age_s = {}",
+                "by its date its rates are older than sharedstate.fx.max_age_s = {}",
                 self.max_age.as_secs()
             ));
         }
@@ -359,10 +359,10 @@ impl Refresher {
 
     fn wants(&self, known: Option<&Known>) -> bool {
         let now = self.host.now();
-        let ask_at = known.map_or(now, |known| known.ask_at).max(*self.not_before.lock());
         let ahead = now.plus(self.span().mul_f64(self.early));
         let fresh = |entry: &Entry| entry.freshness(Kind::Sheet, ahead) == Freshness::Fresh;
-        now >= ask_at && !known.and_then(|known| known.entry.as_ref()).is_some_and(fresh)
+        now >= *self.not_before.lock()
+            && !known.and_then(|known| known.entry.as_ref()).is_some_and(fresh)
     }
 
     /// Within which all processes begin, before the sheet is due.

@@ -53,7 +53,9 @@ fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str
         (Some(Ended::Refreshed), Ok(_)) if is_quarantined(runtime, key) => "quarantined",
         (Some(Ended::Refreshed), Ok(_)) => "due",
         (Some(Ended::Quarantined), _) => "quarantined",
-        (_, Err(stop @ (Stop::Pending | Stop::Bailout))) => return Err(stop),
+        (_, Err(stop @ (Stop::Pending | Stop::Bailout | Stop::Throw(Error::InvalidValue(_))))) => {
+            return Err(stop);
+        }
         (Some(Ended::Failed(_)), _) => "failed",
         (_, Ok(served)) if served.backing_off.is_some() => "backoff",
         (_, Ok(served)) => {
