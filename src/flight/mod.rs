@@ -2,6 +2,8 @@
 
 mod machine;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
