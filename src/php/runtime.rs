@@ -18,6 +18,7 @@ use crate::entry::{Fingerprint, Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
 use crate::flight::{Engine, trusted_until};
 use crate::fx::guard::Guard;
+use crate::fx::holding::Holding;
 use crate::fx::refresher::{Parts, Refresher, Rules};
 use crate::fx::shelf::Shelf;
 use crate::host::{HostTable, Place, Sizes};
@@ -366,6 +367,16 @@ impl Runtime {
                 ("host_memory", usage.memory),
                 ("host_memory_used", usage.occupied),
             ]);
+        }
+        if let Some(sheet) = self.look(&self.rates.key).and_then(|known| known.entry) {
+            let confirmed = sheet.timing.minted_at.until(self.now()).as_secs();
+            numbers.push(("fx_confirmed_age_s", confirmed));
+            if let Ok(Holding { sheet, quarantine, .. }) = Holding::from_bytes(&sheet.value) {
+                let wall = self.wall().unix_millis().div_euclid(1000);
+                let age = sheet.as_of().map(|as_of| u64::try_from(wall - as_of).unwrap_or(0));
+                numbers.push(("fx_age_s", age.unwrap_or(confirmed)));
+                numbers.push(("fx_sheet_held_back", u64::from(quarantine.is_some())));
+            }
         }
         if let Some(Fleet { store, log, .. }) = &self.fleet {
             let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());

@@ -209,7 +209,7 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
     const EACH: usize = 167;
     let (rules, days) = (rules(), history());
     let mut caught: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut swaps = 0;
+    let (mut swaps, mut by_ceiling) = (0, 0);
     // What is held before each day, without faults.
     let mut holding = Holding::first(sheet_of(days[0].0, &days[0].1).unwrap());
     let mut random: u64 = 2026;
@@ -289,6 +289,9 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
             rules.guard.judge(Some(&Holding { quarantine: None, ..holding.clone() }), found).1
                 == Verdict::Accepted;
         swaps += usize::from(!unnoticed);
+        let faulty = sheet_of(*midnight, &faulty).unwrap();
+        let far = |moves: Vec<(Currency, f64)>| moves.iter().any(|(_, moved)| *moved > 0.2);
+        by_ceiling += usize::from(moves(&holding.sheet, &faulty).is_some_and(far));
         if let Some(after) = kept(&judge(sheet_of(*midnight, today).unwrap(), &holding)) {
             holding = after;
         } else {
@@ -304,7 +307,12 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
     }
     println!("all {good} of {all}: {:.2} %", 100.0 * good as f64 / all as f64);
     let share = swaps as f64 / (days.len() - 1) as f64;
-    println!("two currencies swapped, every day: {:.2} %", 100.0 * share);
+    let fixed = by_ceiling as f64 / (days.len() - 1) as f64;
+    println!(
+        "two currencies swapped, every day: {:.2} %; with a fixed limit of 20 %: {:.2} %",
+        100.0 * share,
+        100.0 * fixed
+    );
     assert!(share > 0.99, "{share}");
     assert!(all >= 1_000, "{all}");
     assert!(good as f64 > 0.99 * all as f64, "{good} of {all}");
