@@ -11,6 +11,7 @@ pub mod guard;
 pub mod holding;
 pub mod quota;
 pub mod refresher;
+pub mod rules;
 mod sheet;
 pub mod shelf;
 mod source;

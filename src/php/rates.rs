@@ -22,7 +22,7 @@ use crate::clock::Moment;
 use crate::entry::{Detail, Fingerprint, Key, Kind};
 use crate::flight::{Plan, Renew, Served, Tier};
 use crate::fx::guard::Verdict;
-use crate::fx::refresher::Read;
+use crate::fx::rules::Read;
 use crate::fx::{self, Currency, Sheet, Validators};
 use crate::token::Answer;
 

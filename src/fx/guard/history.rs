@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, SheetPolicy, Timing, Version};
 use crate::fx::Validators;
-use crate::fx::refresher::{Read, Rules};
+use crate::fx::rules::{Read, Rules};
 
 const HISTORY: &[u8] = include_bytes!("../testdata/eurofxref-hist.csv.gz");
 const HOUR: i64 = 3600;
