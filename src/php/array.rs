@@ -71,8 +71,13 @@ impl Array {
 }
 
 fn frozen(table: &ZendHashTable) -> bool {
-    table.values().all(|value| {
+    // `next_zval` and not the iterator proper, which panics on a key that is not UTF-8.
+    let mut entries = table.iter();
+    while let Some((_, value)) = entries.next_zval() {
         let nested = value.is_array().then(|| value.array()).flatten();
-        !value.is_reference() && !value.is_object() && nested.is_none_or(frozen)
-    })
+        if value.is_reference() || value.is_object() || !nested.is_none_or(frozen) {
+            return false;
+        }
+    }
+    true
 }

@@ -60,14 +60,25 @@ pub fn renew_later(key: &Key, name: Str, callable: &Zval, options: Option<Array>
     if TO_GO.get().is_none() && !register(GENERATIONS) {
         return false;
     }
+    let Some(callable) = bound(callable) else { return false };
     let deferred = Deferred {
         key: key.clone(),
         name: name.add_ref(),
-        callable: callable.shallow_clone(),
+        callable,
         options: options.map(Array::add_ref),
     };
     QUEUE.with_borrow_mut(|queue| queue.push(deferred));
     true
+}
+
+/// The callable as a closure, which keeps the scope it was passed in: a private method can be called
+/// from its own class only, and a shutdown function is in none.
+fn bound(callable: &Zval) -> Option<Zval> {
+    let closure = call("Closure::fromCallable", vec![callable]);
+    if closure.is_none() {
+        zend::clear_exception();
+    }
+    closure
 }
 
 fn register(to_go: u32) -> bool {
