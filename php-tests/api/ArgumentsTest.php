@@ -120,4 +120,13 @@ final class ArgumentsTest extends TestCase
         $caught = $this->php("return caught(fn () => shared_token_get('crm'));");
         self::assertSame('SharedState\\NoSource', $caught['class'] ?? null, json_encode($caught));
     }
+
+    public function test_a_fingerprint_may_hold_any_bytes_also_as_keys(): void
+    {
+        $said = $this->php(<<<'PHP'
+            $options = ['ttl' => 60, 'fingerprint' => ["\xff" => 1, 'a' => ["\xfe" => 2]]];
+            return [shared_token_get('crm', fn () => 'T', $options), shared_token_get('crm', null, $options)];
+            PHP);
+        self::assertSame(['T', 'T'], $said);
+    }
 }

@@ -64,6 +64,21 @@ final class DeferTest extends TestCase
         $this->assertRenewed();
     }
 
+    public static function forms(): array
+    {
+        return ['a private method' => ['private'], 'a private static one' => ['static'], 'an invokable object' => ['invokable']];
+    }
+
+    /** After the response nothing runs in the scope in which the callable was passed. @dataProvider forms */
+    public function test_a_callable_that_only_its_own_class_may_call_renews(string $form): void
+    {
+        $this->due();
+        [$body] = $this->click(['form' => $form]);
+        self::assertSame($this->old, json_decode($body, true)['token']);
+        $this->assertRenewed();
+        self::assertStringNotContainsString('renewing token', $this->host->logged());
+    }
+
     public static function endings(): array
     {
         return ['a page that ends well' => [null], 'an uncaught exception' => ['exception'], 'a fatal error' => ['fatal']];
