@@ -48,6 +48,24 @@ pub struct Plan {
     pub renew: Renew,
 }
 
+#[cfg(test)]
+impl Plan {
+    /// With the settings' defaults.
+    pub fn usual(now: Moment) -> Self {
+        Self {
+            wait_until: now.plus(Duration::from_millis(6_000)),
+            lease: Duration::from_millis(4_000),
+            max_mint: Duration::from_secs(30),
+            max_staleness: Duration::from_secs(1),
+            store_down: StoreDown::Host,
+            failure_backoff: Duration::from_secs(1),
+            rejected: None,
+            may_mint: true,
+            renew: Renew::WhenDue,
+        }
+    }
+}
+
 /// When a lookup that finds something usable renews it. What is missing is minted in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renew {

@@ -3,28 +3,14 @@
 
 use std::time::Duration;
 
+use super::Plan;
 use super::machine::{Action, Event, Flight};
-use super::{Plan, Renew, StoreDown};
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, Timing, Version};
 use crate::store::{Boarding, Claimed, Known, Reply, Right};
 
 const NOW: Moment = Moment::from_millis(100_000);
 const MINTED: Version = Version(7);
-
-fn plan() -> Plan {
-    Plan {
-        wait_until: NOW.plus(Duration::from_secs(6)),
-        lease: Duration::from_secs(4),
-        max_mint: Duration::from_secs(30),
-        max_staleness: Duration::from_secs(1),
-        store_down: StoreDown::Host,
-        failure_backoff: Duration::from_secs(1),
-        rejected: None,
-        may_mint: true,
-        renew: Renew::WhenDue,
-    }
-}
 
 /// Due since a while, usable for another second, and confirmed so long ago.
 fn due(unconfirmed: Duration) -> Known {
@@ -53,7 +39,7 @@ fn due(unconfirmed: Duration) -> Known {
 }
 
 fn flight() -> Flight {
-    Flight::new(Kind::Token, plan(), true, NOW)
+    Flight::new(Kind::Token, Plan::usual(NOW), true, NOW)
 }
 
 /// One whose claim is on its way.

@@ -4,7 +4,6 @@ use super::*;
 use crate::clock::Clock as _;
 use crate::clock::fake::FakeClock;
 use crate::entry::{Fingerprint, SheetPolicy};
-use crate::flight::StoreDown;
 use crate::fx::guard::Guard;
 use crate::fx::{FetchError, parse_list};
 use crate::store::faulty::FaultyStore;
@@ -63,7 +62,6 @@ fn shop() -> Shop {
     let host = |_| {
         let host = Arc::new(MemoryHost::new(clock.clone()));
         let engine = Arc::new(Engine::new(host.clone(), Some(store.clone())));
-        let now = clock.now();
         let refresher = Refresher::new(Parts {
             key: Key::new(Kind::Sheet, b"default", Fingerprint::default()).unwrap(),
             rules: Rules {
@@ -75,17 +73,7 @@ fn shop() -> Shop {
                 .unwrap(),
             fetch: Box::new(Asked(provider.clone(), clock.clone())),
             quota: None,
-            plan: Plan {
-                wait_until: now,
-                lease: Duration::from_secs(4),
-                max_mint: Duration::from_secs(30),
-                max_staleness: Duration::from_secs(1),
-                store_down: StoreDown::Host,
-                failure_backoff: Duration::from_secs(1),
-                rejected: None,
-                may_mint: false,
-                renew: Renew::WhenDue,
-            },
+            plan: Plan { may_mint: false, ..Plan::usual(clock.now()) },
             host: host.clone(),
             engine: Arc::downgrade(&engine),
             shelf: None,
