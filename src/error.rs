@@ -32,7 +32,7 @@ pub enum Error {
     NoSource(String),
     #[error("{0}")]
     RateUnavailable(String),
-    /// What the callable returned cannot be used.
+    /// What the callable returned cannot be used, or the callable cannot be called.
     #[error("{0}")]
     InvalidValue(String),
     /// An argument or option is malformed: PHP's `\ValueError`.

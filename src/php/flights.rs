@@ -141,6 +141,10 @@ impl Flight<'_> {
                 Err(sentence) => self.unusable(sentence, finish),
             },
             Called::Unusable(sentence) => self.unusable(sentence, finish),
+            Called::Uncallable => {
+                let step = finish(Outcome::Abandoned);
+                self.told("the callable could not be called", step)
+            }
             Called::Failed(reason) => {
                 match finish(Outcome::Failed { reason: reason.clone() }) {
                     Step::Served(served) => {
@@ -160,7 +164,7 @@ impl Flight<'_> {
                 finish(Outcome::Failed { reason });
                 Err(Stop::Pending)
             }
-            Called::Exited => {
+            Called::Interrupted => {
                 finish(Outcome::Abandoned);
                 Err(Stop::Pending)
             }
@@ -177,9 +181,14 @@ impl Flight<'_> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
-        let reason = redact(&sentence);
+        let step = finish(Outcome::Failed { reason: redact(&sentence) });
+        self.told(&sentence, step)
+    }
+
+    /// What the application did wrong goes to the log while the old value is still good.
+    fn told(&self, sentence: &str, step: Step) -> Result<Step, Stop> {
         let sentence = format!("{}: {sentence}", self.what());
-        match finish(Outcome::Failed { reason }) {
+        match step {
             Step::Served(served) => {
                 warn!("{sentence}; the old value is served");
                 Ok(Step::Served(served))
@@ -207,7 +216,7 @@ impl Flight<'_> {
     /// The callable forked, and this is the child: the right to publish is the parent's.
     fn forked(&self, called: &Called) -> Stop {
         match called {
-            Called::Failed(_) | Called::Broken(_) | Called::Exited => Stop::Pending,
+            Called::Failed(_) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
             Called::Bailout => Stop::Bailout,
             _ => Stop::Throw(Error::MintFailed {
                 what: self.what(),
