@@ -15,6 +15,7 @@ use crate::fx::Source;
 
 mod dsn;
 mod read;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -85,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
     setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
     setting("sharedstate.fx.max_age_s", "604800", "seconds since a sheet's own date (as-of) after which it is not served, whatever a source says"),
-    setting("sharedstate.fx.max_jump_pct", "20", "percent; a sheet in which a currency moved further, or far beyond its own habits, is held back until it is confirmed"),
+    setting("sharedstate.fx.max_jump_pct", "20", "percent; a sheet in which a currency moved further, or far more than it usually does, is held back until it is confirmed"),
     setting(QUOTA, "", "most calls a calendar month to each source but ecb, by the whole fleet; empty: no limit"),
     setting(APP_ID, "", "absolute path of a file with the app id of openexchangerates.org, read again at every call"),
     setting("sharedstate.fx.state_dir", "", "absolute path of a folder that keeps the last sheet for a start with everything else down; empty: none"),

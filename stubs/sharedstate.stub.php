@@ -83,7 +83,8 @@ namespace {
      * How many `$to` one `$from` buys, from the shared rate sheet. Codes are three capital letters.
      *
      * `$fetch` returns a whole sheet in the Open Exchange Rates shape. It is called by one worker
-     * only, and only when there is no sheet or the one there is due for renewal.
+     * only, and only when there is no sheet or the one there is due for renewal. It is not called for the
+     * default sheet where `sharedstate.fx.sources` is set: that one is the sources' to keep.
      *
      * @param (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string))|null $fetch
      * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
@@ -228,6 +229,7 @@ namespace {
      *   is not time for the next. `quarantined`: what came looks wrong and is held back. `failed`:
      *   nothing came; the log says why.
      *
+     * @throws \SharedState\MintFailed there is no sheet, and `$fetch` threw
      * @throws \SharedState\InvalidValue there is no sheet, and what `$fetch` returned is none
      * @throws \SharedState\NoSource
      * @throws \SharedState\StoreUnavailable

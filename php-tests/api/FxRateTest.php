@@ -128,6 +128,25 @@ final class FxRateTest extends TestCase
         self::assertStringContainsString('sharedstate.fx.sources', $said['message']);
     }
 
+    public function test_a_first_refresh_that_fails_is_a_failed_mint(): void
+    {
+        $said = $this->php("return caught(fn () => fx_refresh(fn () => throw new RuntimeException('down')));");
+        self::assertSame(['SharedState\\MintFailed', 'RuntimeException'], [$said['class'] ?? null, $said['previous'] ?? null], json_encode($said));
+    }
+
+    public function test_a_source_that_is_dead_has_failed_and_then_there_is_a_pause(): void
+    {
+        $said = $this->php("return [fx_refresh()['reason'], fx_refresh()['reason'], caught(fn () => fx_rate('EUR', 'USD'))];", ['fx.sources' => 'json:http://127.0.0.1:1/x']);
+        self::assertSame(['failed', 'backoff', 'SharedState\\RateUnavailable'], [$said[0], $said[1], $said[2]['class'] ?? null], json_encode($said));
+    }
+
+    public function test_a_folder_that_is_none_is_refused(): void
+    {
+        $said = $this->php("return caught(fn () => fx_rate('EUR', 'USD'));", ['fx.state_dir' => '/nowhere/at/all']);
+        self::assertSame('SharedState\\ConfigError', $said['class'] ?? null, json_encode($said));
+        self::assertStringContainsString('sharedstate.fx.state_dir is "/nowhere/at/all"', $said['message']);
+    }
+
     public function test_a_refresh_that_fails_says_so_and_leaves_the_sheet(): void
     {
         $said = $this->php(self::FETCH . <<<'PHP'

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * ?name=…&ms=…[&session=ID][&store=throws][&late=1][&end=exception|fatal][&mint=exception|error][&form=private|static|invokable]: a token with 'defer', in a page
+ * ?name=…&ms=…[&session=ID][&store=throws][&late=1][&end=exception|fatal][&mint=exception|error]: a token with 'defer', in a page
  * that does what frameworks do around it. It is due half a second after its mint.
  */
 
@@ -48,40 +48,13 @@ if (isset($_GET['session'])) {
     session_start();
     $_SESSION['clicks'] = ($_SESSION['clicks'] ?? 0) + 1;
 }
-final class Issuer
-{
-    private function mint(): array
-    {
-        if (($_GET['mint'] ?? '') !== '') {
-            note('start', $_GET['name']);
-            throw $_GET['mint'] === 'error' ? new Error('a bug') : new RuntimeException('the issuer is down');
-        }
-        return mint($_GET['name'], (int) $_GET['ms'], 60.0);
+$token = shared_token_get($_GET['name'], static function (): array {
+    if (($_GET['mint'] ?? '') !== '') {
+        note('start', $_GET['name']);
+        throw $_GET['mint'] === 'error' ? new Error('a bug') : new RuntimeException('the issuer is down');
     }
-
-    private static function mintStatically(): array
-    {
-        return (new self())->mint();
-    }
-
-    public function __invoke(): array
-    {
-        return $this->mint();
-    }
-
-    public function token(string $form): string
-    {
-        $mint = match ($form) {
-            'private' => [$this, 'mint'],
-            'static' => [self::class, 'mintStatically'],
-            'invokable' => $this,
-            'closure' => fn (): array => $this->mint(),
-        };
-        return shared_token_get($_GET['name'], $mint, ['defer' => true, 'refresh_ratio' => 0.01]);
-    }
-}
-
-$token = (new Issuer())->token($_GET['form'] ?? 'closure');
+    return mint($_GET['name'], (int) $_GET['ms'], 60.0);
+}, ['defer' => true, 'refresh_ratio' => 0.01]);
 if (isset($_GET['late'])) {
     // As an error handler does that wants to be the last.
     register_shutdown_function(static function (): void {

@@ -88,7 +88,8 @@ impl Refresher {
         let Parts { key, rules, sources, fetch, quota, plan, host, engine, shelf, by } = parts;
         let early = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
         let shelved = Mutex::new(Version::NONE);
-        let not_before = Mutex::default();
+        // Whoever asks for the very first sheet fetches it, and is told what came of that.
+        let not_before = Mutex::new(host.now().plus(A_MOMENT.min(rules.policy.interval / 10)));
         Self {
             key,
             rules,
@@ -184,6 +185,9 @@ impl Refresher {
     fn fruitless(&self, attempt: Attempt) -> (Outcome, Ended) {
         let Attempt { held, suspicious, reasons, waits, not_before } = attempt;
         let reason = reasons.join("; ");
+        if suspicious.is_none() {
+            log::warn!("no source has brought a rate sheet: {reason}");
+        }
         // The first that may be asked again says when.
         let wait = waits.into_iter().min().unwrap_or_default();
         let Some(held) = held else {
@@ -378,10 +382,7 @@ impl Chore for Refresher {
             Plan { wait_until: now, may_mint: true, renew: Renew::AtAge(age), ..self.plan.clone() };
         let mut step = engine.begin(&self.key, &plan);
         if let Step::Mint(ticket) = step {
-            let (after, ended) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));
-            if let Ended::Failed(why) = ended {
-                log::warn!("no source has brought a rate sheet: {why}");
-            }
+            let (after, _) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));
             step = after;
         }
         let pause = match step {

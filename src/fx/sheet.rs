@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Currency, Ratio, quoted};
+use super::{Currency, Ratio, ecb, quoted};
 use crate::error::Error;
 
 /// How many units of each currency one unit of the base buys.
@@ -56,19 +56,29 @@ impl Sheet {
     }
 
     /// A response in the Open Exchange Rates shape: `{base, rates: {code: number or string},
-    /// timestamp?}` with `timestamp` in seconds. Numbers are taken from their text.
+    /// timestamp?}` with `timestamp` in seconds, or else `date` as a day. Numbers are taken from their text.
     /// The error is an `InvalidValue` sentence.
     pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
         type Fields = BTreeMap<String, Box<RawValue>>;
         let fields: Fields = serde_json::from_slice(without_mark(response))
             .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
-        let base = fields.get("base").ok_or("the sheet has no \"base\", expected its currency")?;
+        let base = fields.get("base").ok_or_else(|| {
+            let names: Vec<_> = fields.keys().take(4).map(|name| quoted(name)).collect();
+            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            format!("the sheet has no \"base\", expected its currency; it has {names}")
+        })?;
         let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
         let rates: Fields = serde_json::from_str(rates.get())
             .map_err(|_| "the sheet's \"rates\" are no map, expected a number for each currency")?;
-        let as_of = match fields.get("timestamp").map(|raw| text_of(raw)) {
-            None => None,
-            Some(text) if text == "null" => None,
+        let given = |name| fields.get(name).map(|raw| text_of(raw)).filter(|text| text != "null");
+        let as_of = match given("timestamp") {
+            // As the ECB's own mirrors say it: a day, which means its time of day, too.
+            None => match given("date") {
+                None => None,
+                Some(day) => Some(ecb::as_of(&day).ok_or_else(|| {
+                    format!("the sheet's \"date\" is {}, expected as in 2026-11-24", quoted(&day))
+                })?),
+            },
             Some(text) => Some(text.parse().map_err(|_| {
                 format!("the sheet's \"timestamp\" is {}, expected whole seconds", quoted(&text))
             })?),

@@ -47,7 +47,6 @@ impl Typical {
     pub fn after(&self, old: &Sheet, new: &Sheet, days: f64) -> Self {
         let mut typical = self.0.clone();
         // An hour teaches an hour's share: two flat days of hourly sheets are two flat days.
-        // An hour teaches an hour's share.
         let step = 1.0 + (STEP - 1.0) * days.clamp(0.0, 1.0);
         for (currency, moved) in moves(old, new).unwrap_or_default() {
             let before = self.of(currency);

@@ -12,7 +12,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::exceptions::Stop;
 use super::string::Str;
-use super::zend::{arg, array_of, num_args, zend_parse_parameters};
+use super::zend::{arg, array_of, num_args, pending, zend_parse_parameters};
 
 /// Room for what the parser notes about a callable (`zend_fcall_info` and its cache), which grew
 /// between PHP versions and may again. Only PHP's check of the callable is wanted; the call itself
@@ -77,14 +77,16 @@ struct Slots {
     options: *mut HashTable,
 }
 
-/// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses.
+/// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses. It may also accept
+/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`.
 macro_rules! parse {
     ($ex:ident, $spec:expr, $($target:expr),+) => {{
         const SPEC: &CStr = $spec;
         let spec: *const c_char = SPEC.as_ptr();
         // SAFETY: every target has the type its letter in the format stands for, and a callable's
         // two are larger than any version of PHP fills.
-        if unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) } == 0 {
+        let parsed = unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) };
+        if parsed == 0 && pending().is_none() {
             Ok(())
         } else {
             Err(Stop::Pending)

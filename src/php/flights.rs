@@ -215,6 +215,10 @@ impl<'a> Flight<'a> {
                 Err(sentence) => self.unusable(sentence, finish),
             },
             Called::Unusable(sentence) => self.unusable(sentence, finish),
+            Called::Uncallable => {
+                let step = finish(Outcome::Abandoned);
+                self.told("the callable could not be called", step)
+            }
             Called::Failed(reason) => {
                 match finish(self.failure(reason.clone())) {
                     Step::Served(served) => {
@@ -234,7 +238,7 @@ impl<'a> Flight<'a> {
                 finish(self.failure(reason));
                 Err(Stop::Pending)
             }
-            Called::Exited => {
+            Called::Interrupted => {
                 finish(Outcome::Abandoned);
                 Err(Stop::Pending)
             }
@@ -255,9 +259,14 @@ impl<'a> Flight<'a> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
-        let reason = redact(&sentence);
+        let step = finish(self.failure(redact(&sentence)));
+        self.told(&sentence, step)
+    }
+
+    /// What the application did wrong goes to the log while the old value is still good.
+    fn told(&self, sentence: &str, step: Step) -> Result<Step, Stop> {
         let sentence = format!("{}: {sentence}", self.what());
-        match finish(self.failure(reason)) {
+        match step {
             Step::Served(served) => {
                 warn!("{sentence}; the old value is served");
                 Ok(Step::Served(served))
@@ -285,7 +294,7 @@ impl<'a> Flight<'a> {
     /// The callable forked, and this is the child: the right to publish is the parent's.
     fn forked(&self, called: &Called) -> Stop {
         match called {
-            Called::Failed(_) | Called::Broken(_) | Called::Exited => Stop::Pending,
+            Called::Failed(_) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
             Called::Bailout => Stop::Bailout,
             _ => Stop::Throw(Error::MintFailed {
                 what: self.what(),

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use ext_php_rs::types::{ZendHashTable, Zval};
 
-use super::convert;
 use super::exceptions::Stop;
 use super::runtime::DEFAULT_SHEET;
 use super::string::Str;
-use super::zend;
+use super::{array, convert, zend};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::entry::{Digest, Fingerprint};
@@ -153,8 +152,7 @@ struct Options<'a> {
 impl<'a> Options<'a> {
     fn new(table: Option<&'a ZendHashTable>, position: u32, known: &[&str]) -> Result<Self, Stop> {
         let options = Self { table, position };
-        let mut entries = table.map(ZendHashTable::iter);
-        while let Some((key, _)) = entries.as_mut().and_then(|entries| entries.next_zval()) {
+        for (key, _) in table.into_iter().flat_map(array::entries) {
             let name = match Str::in_slot(&key) {
                 Some(name) => String::from_utf8_lossy(name.bytes()).into_owned(),
                 None => key.long().unwrap_or_default().to_string(),
@@ -242,8 +240,7 @@ impl<'a> Options<'a> {
             return Err(self.wrong(name, "a list of field names", value));
         };
         let mut names = Vec::with_capacity(table.len());
-        let mut entries = table.iter();
-        while let Some((_, value)) = entries.next_zval() {
+        for value in array::values(table) {
             let value = value.dereference();
             match Str::in_slot(value).and_then(|text| str::from_utf8(text.bytes()).ok()) {
                 Some(field) => names.push(field.to_owned()),

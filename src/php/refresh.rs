@@ -56,6 +56,10 @@ fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str
         (_, Err(stop @ (Stop::Pending | Stop::Bailout | Stop::Throw(Error::InvalidValue(_))))) => {
             return Err(stop);
         }
+        // With a sheet in force a failure is one of those that happen; without, it is the caller's.
+        (Some(Ended::Failed(_)), Err(stop @ Stop::Throw(Error::MintFailed { .. }))) => {
+            return Err(stop);
+        }
         (Some(Ended::Failed(_)), _) => "failed",
         (_, Ok(served)) if served.backing_off.is_some() => "backoff",
         (_, Ok(served)) => {

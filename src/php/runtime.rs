@@ -186,6 +186,13 @@ fn refresher(
         true => Proxies::default(),
         false => Proxies::from_env(&ini::environment).map_err(Error::Config)?,
     };
+    if let Some(folder) = config.fx_state_dir.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(Error::Config(format!(
+            "sharedstate.fx.state_dir is \"{}\", which is no folder that this process can see: make \
+             it, or leave the setting empty",
+            folder.display()
+        )));
+    }
     Ok(Refresher::new(Parts {
         key: key.map_err(Error::Config)?,
         rules: Rules {
