@@ -16,6 +16,7 @@ use crate::flight::StoreDown;
 
 mod dsn;
 mod read;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 
