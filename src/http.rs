@@ -144,6 +144,10 @@ impl HttpFetch {
 }
 
 impl Fetch for HttpFetch {
+    fn ready(&self, source: &Source) -> Result<(), FetchError> {
+        app_id(source).map(drop)
+    }
+
     /// Blocks for as long as the timeout at most.
     fn fetch(
         &self,

@@ -81,7 +81,10 @@ impl Renew {
         let due = entry.freshness(kind, now) != Freshness::Fresh;
         match self {
             Self::WhenDue => due,
-            Self::AtAge(age) => due || now >= entry.timing.minted_at.plus(age),
+            Self::AtAge(age) => {
+                let old = now >= entry.timing.minted_at.plus(age);
+                due || (old && !entry.timing.is_put_off())
+            }
             Self::Never => false,
         }
     }

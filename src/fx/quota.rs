@@ -59,14 +59,20 @@ pub fn reserve(
                 let value = value.map_err(|error| error.to_string())?;
                 let end = ticket.minted_from.plus(KEPT);
                 let minted_at = ticket.minted_from;
+                // Due at once: whoever asks wants to count on.
                 let timing =
-                    Timing { minted_at, refresh_at: end, usable_until: end, expires_at: end };
+                    Timing { minted_at, refresh_at: minted_at, usable_until: end, expires_at: end };
                 let outcome = Outcome::Minted { value, timing, detail: Vec::new() };
                 return match engine.finish(*ticket, outcome) {
                     Step::Served(served) if served.tier == Tier::Minted && !served.degraded => {
                         Ok(())
                     }
-                    _ => Err("a call of this month's quota could not be reserved".into()),
+                    step => {
+                        if let Step::Mint(ticket) = step {
+                            engine.finish(*ticket, Outcome::Abandoned);
+                        }
+                        Err("a call of this month's quota could not be reserved".into())
+                    }
                 };
             }
             Step::Served(served) if served.degraded => {

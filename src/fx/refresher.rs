@@ -64,6 +64,10 @@ const EARLIEST: Duration = Duration::from_secs(60);
 /// serve: an outage of the source must not cost it, or its quota, many times the usual calls.
 const AGAIN: u32 = 4;
 const LATEST_AGAIN: Duration = Duration::from_secs(15 * 60);
+/// A process that ends sooner asks nobody in the background: a script of a moment would end in the
+/// middle of its call, and the next one would make it again. Who needs the first sheet fetches it
+/// himself, and is told what came of that.
+const YOUNG: Duration = Duration::from_secs(5);
 /// The least time between two attempts of a process.
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// The longest that one source is waited for.
@@ -88,8 +92,7 @@ impl Refresher {
         let Parts { key, rules, sources, fetch, quota, plan, host, engine, shelf, by } = parts;
         let early = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
         let shelved = Mutex::new(Version::NONE);
-        // Whoever asks for the very first sheet fetches it, and is told what came of that.
-        let not_before = Mutex::new(host.now().plus(A_MOMENT.min(rules.policy.interval / 10)));
+        let not_before = Mutex::new(host.now().plus(YOUNG.min(rules.policy.interval / 10)));
         Self {
             key,
             rules,
@@ -188,29 +191,28 @@ impl Refresher {
         if suspicious.is_none() {
             log::warn!("no source has brought a rate sheet: {reason}");
         }
-        // The first that may be asked again says when.
-        let wait = waits.into_iter().min().unwrap_or_default();
         let Some(held) = held else {
             self.host.count(Counter::FxFailures, 1);
-            let outcome = Outcome::Failed { reason: reason.clone(), least: wait };
-            return (outcome, Ended::Failed(reason));
+            // There is no sheet to note it with, so whoever asked to be left alone decides for all.
+            let least = waits.into_iter().max().unwrap_or_default();
+            return (Outcome::Failed { reason: reason.clone(), least }, Ended::Failed(reason));
         };
+        // The first that may be asked again says when.
+        let wait = waits.into_iter().min().unwrap_or_default();
         if let Some(source) = suspicious {
             self.host.count(Counter::FxQuarantined, 1);
-            let outcome = self.minted(&source, held.value.to_vec(), held.timing);
-            return (outcome, Ended::Quarantined);
+            let value = noting(&held.value, not_before);
+            return (self.minted(&source, value, held.timing), Ended::Quarantined);
         }
         self.host.count(Counter::FxFailures, 1);
-        let least = (self.rules.policy.interval / AGAIN).min(LATEST_AGAIN).max(wait);
-        let outcome = match Holding::from_bytes(&held.value) {
+        let least = pause(self.rules.policy.interval).max(wait);
+        let outcome = if not_before.is_empty() {
+            Outcome::Failed { reason: reason.clone(), least }
+        } else {
             // Who asked to be left alone is left alone by the whole fleet: that is kept with the sheet.
-            Ok(mut holding) if !not_before.is_empty() => {
-                holding.not_before.extend(not_before);
-                let refresh_at = self.host.now().plus(least);
-                let source = holding.sheet.source().to_owned();
-                self.minted(&source, holding.to_bytes(), Timing { refresh_at, ..held.timing })
-            }
-            _ => Outcome::Failed { reason: reason.clone(), least },
+            let timing = Timing { refresh_at: self.host.now().plus(least), ..held.timing };
+            let source = held.parsed_detail().source;
+            self.minted(&source, noting(&held.value, not_before), timing)
         };
         (outcome, Ended::Failed(reason))
     }
@@ -231,14 +233,18 @@ impl Refresher {
             let why = format!("it asked to be left alone for another {left} s");
             return Err(Unanswered { why, retry_after: Some(Duration::from_secs(left)) });
         }
+        if within.is_zero() {
+            return Err("there was no time left for it".into());
+        }
+        // Before the call is counted: one that cannot be made costs none.
+        self.fetch
+            .ready(source)
+            .map_err(|error| Unanswered { why: error.reason, retry_after: error.retry_after })?;
         if let Some(limit) = self.quota.filter(|_| source.has_quota()) {
             quota::reserve(engine, &*self.host, source.name(), limit, &self.plan)?;
         }
         let holding = holding.filter(|holding| holding.sheet.source() == source.name());
         let known = holding.as_ref().map(|holding| holding.validators.clone()).unwrap_or_default();
-        if within.is_zero() {
-            return Err("there was no time left for it".into());
-        }
         match self.fetch.fetch(source, &known, within) {
             Ok(Fetched::Sheet { sheet, validators }) => Ok((sheet, validators)),
             Ok(Fetched::NotModified) => {
@@ -256,10 +262,9 @@ impl Refresher {
         Outcome::Minted { value, timing, detail }
     }
 
-    /// What is in force, or could be: nothing that has run out binds a newer sheet.
+    /// What the next sheet is judged by, and committed again where that one is held back.
     fn held(&self) -> Option<Entry> {
-        let entry = self.host.look(&self.key)?.entry?;
-        entry.servable(Kind::Sheet, self.host.now()).then_some(entry)
+        binding(self.host.look(&self.key)?.entry?, self.host.now())
     }
 
     /// With everything else down: the sheet of the shelf, put into the host's table as old as it is.
@@ -300,7 +305,7 @@ impl Refresher {
     /// Put what is in force on the shelf, once per version and host.
     fn shelve(&self) {
         let Some(shelf) = &self.shelf else { return };
-        let Some(entry) = self.held().filter(|entry| entry.version > Version::FILE) else { return };
+        let Some(entry) = self.held() else { return };
         let mut last = self.shelved.lock();
         if *last >= entry.version {
             return;
@@ -337,6 +342,23 @@ impl Refresher {
     }
 }
 
+/// The stored sheet, with the sources that asked to be left alone.
+fn noting(value: &[u8], not_before: BTreeMap<String, i64>) -> Vec<u8> {
+    let Ok(mut holding) = Holding::from_bytes(value) else { return value.to_vec() };
+    holding.not_before.extend(not_before);
+    holding.to_bytes()
+}
+
+/// Nothing that has run out binds a newer sheet; nor does what is from a file, for that goes to no store.
+pub fn binding(entry: Entry, now: Moment) -> Option<Entry> {
+    (entry.servable(Kind::Sheet, now) && entry.version > Version::FILE).then_some(entry)
+}
+
+/// How long nobody asks again after a failure, while there is a sheet to serve.
+pub fn pause(interval: Duration) -> Duration {
+    (interval / AGAIN).min(LATEST_AGAIN)
+}
+
 /// What has come of asking so far.
 #[derive(Default)]
 struct Attempt {
@@ -369,13 +391,17 @@ impl Chore for Refresher {
             && known
                 .as_ref()
                 .and_then(|known| known.entry.as_ref())
+                .filter(|entry| entry.servable(Kind::Sheet, self.host.now()))
                 .is_some_and(|entry| entry.version > last);
-        unshelved || (self.has_sources() && self.wants(known.as_ref()))
+        unshelved || self.wants(known.as_ref())
     }
 
     fn run(&self) {
         self.shelve();
-        let Some(engine) = self.engine.upgrade().filter(|_| self.has_sources()) else { return };
+        if !self.wants(self.host.look(&self.key).as_ref()) {
+            return;
+        }
+        let Some(engine) = self.engine.upgrade() else { return };
         let now = self.host.now();
         let age = self.rules.policy.interval.saturating_sub(self.span());
         let plan =
@@ -388,7 +414,12 @@ impl Chore for Refresher {
         let pause = match step {
             Step::Served(served) => served.backing_off,
             Step::Failed(FlightError::MintFailed { retry_in, .. }) => Some(retry_in),
-            Step::Mint(_) | Step::Failed(_) => None,
+            Step::Failed(_) => None,
+            Step::Mint(ticket) => {
+                // Fenced in the middle; its next owner asks anew.
+                engine.finish(*ticket, Outcome::Abandoned);
+                None
+            }
         };
         // Where it was of no use, others would ask as often as they look.
         let pause = pause.unwrap_or_default().max(A_MOMENT.min(self.rules.policy.interval / 10));

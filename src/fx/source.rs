@@ -216,6 +216,11 @@ pub struct FetchError {
 
 /// Asks sources.
 pub trait Fetch: Send + Sync {
+    /// Whether the source could be asked at all: what this host has to bring is there. Sends nothing.
+    fn ready(&self, _source: &Source) -> Result<(), FetchError> {
+        Ok(())
+    }
+
     /// Blocks, for at most `within` and a bound of the implementation's own. Without [`Validators`] in `known`, never
     /// [`Fetched::NotModified`].
     fn fetch(

@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
 use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
-use crate::fx::refresher::{Ended, Refresher};
+use crate::fx::refresher::{self, Ended, Refresher};
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -168,6 +168,11 @@ impl<'a> Flight<'a> {
         Error::RateUnavailable(format!("there is no rate sheet that may be served, {last}: {why}"))
     }
 
+    fn has_sheet(&self) -> bool {
+        let entry = self.runtime.look(self.key).and_then(|known| known.entry);
+        entry.is_some_and(|entry| entry.servable(Kind::Sheet, self.runtime.now()))
+    }
+
     fn has_expired(&self) -> bool {
         self.key.kind() == Kind::Sheet
             && self.runtime.look(self.key).is_some_and(|known| known.entry.is_some())
@@ -250,7 +255,13 @@ impl<'a> Flight<'a> {
     }
 
     fn failure(&self, reason: String) -> Outcome {
-        Outcome::Failed { reason, least: Duration::ZERO }
+        let least = match self.key.kind() {
+            Kind::Sheet if self.has_sheet() => {
+                refresher::pause(self.runtime.config.fx_policy.interval)
+            }
+            _ => Duration::ZERO,
+        };
+        Outcome::Failed { reason, least }
     }
 
     /// The answer cannot be used: a failed mint for the fleet, the fix for whoever wrote it.

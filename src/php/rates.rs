@@ -22,6 +22,7 @@ use crate::clock::Moment;
 use crate::entry::{Detail, Fingerprint, Key, Kind};
 use crate::flight::{Plan, Renew, Served, Tier};
 use crate::fx::guard::Verdict;
+use crate::fx::refresher;
 use crate::fx::rules::Read;
 use crate::fx::{self, Currency, Sheet, Validators};
 use crate::token::Answer;
@@ -180,7 +181,7 @@ pub fn read_sheet(
     };
     let now = runtime.now();
     let entry = runtime.look(key).and_then(|known| known.entry);
-    let held = entry.filter(|entry| entry.servable(Kind::Sheet, now));
+    let held = entry.and_then(|entry| refresher::binding(entry, now));
     let wall = runtime.wall().unix_millis() - from.millis_until(now);
     let (validators, none) = (Validators::default(), BTreeMap::new());
     let (value, timing) =

@@ -62,6 +62,8 @@ fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str
         }
         (Some(Ended::Failed(_)), _) => "failed",
         (_, Ok(served)) if served.backing_off.is_some() => "backoff",
+        // Nobody can say whether it is anybody's turn.
+        (_, Ok(served)) if served.degraded => "failed",
         (_, Ok(served)) => {
             let age = served.entry.timing.minted_at.until(runtime.now());
             if served.tier == Tier::Store || age < half { "fresh" } else { "busy" }

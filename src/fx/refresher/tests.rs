@@ -62,29 +62,39 @@ fn shop() -> Shop {
     let host = |_| {
         let host = Arc::new(MemoryHost::new(clock.clone()));
         let engine = Arc::new(Engine::new(host.clone(), Some(store.clone())));
-        let refresher = Refresher::new(Parts {
-            key: Key::new(Kind::Sheet, b"default", Fingerprint::default()).unwrap(),
-            rules: Rules {
-                policy: SheetPolicy { interval: HOUR, max_stale: HOUR * 72 },
-                max_age: HOUR * 168,
-                guard: Guard { max_jump: 0.2 },
-            },
-            sources: parse_list("json:http://one.example/, json:http://two.example/", None)
-                .unwrap(),
-            fetch: Box::new(Asked(provider.clone(), clock.clone())),
-            quota: None,
-            plan: Plan { may_mint: false, ..Plan::usual(clock.now()) },
-            host: host.clone(),
-            engine: Arc::downgrade(&engine),
-            shelf: None,
-            by: MintedBy::default(),
-        });
+        let refresher = process(&clock, &provider, &host, &engine, None);
         (host, engine, refresher)
     };
     let hosts = (0..2).map(host).collect();
     // A process leaves the very first fetch to whoever asks.
-    clock.advance(Duration::from_secs(1));
+    clock.advance(YOUNG);
     Shop { clock: clock.clone(), provider, store, hosts }
+}
+
+/// A process of a host, with what it keeps to itself.
+fn process(
+    clock: &Arc<FakeClock>,
+    provider: &Arc<Provider>,
+    host: &Arc<MemoryHost>,
+    engine: &Arc<Engine>,
+    shelf: Option<Shelf>,
+) -> Refresher {
+    Refresher::new(Parts {
+        key: Key::new(Kind::Sheet, b"default", Fingerprint::default()).unwrap(),
+        rules: Rules {
+            policy: SheetPolicy { interval: HOUR, max_stale: HOUR * 72 },
+            max_age: HOUR * 168,
+            guard: Guard { max_jump: 0.2 },
+        },
+        sources: parse_list("json:http://one.example/, json:http://two.example/", None).unwrap(),
+        fetch: Box::new(Asked(provider.clone(), clock.clone())),
+        quota: None,
+        plan: Plan { may_mint: false, ..Plan::usual(clock.now()) },
+        host: host.clone(),
+        engine: Arc::downgrade(engine),
+        shelf,
+        by: MintedBy::default(),
+    })
 }
 
 impl Shop {
@@ -262,4 +272,85 @@ fn with_the_store_down_each_host_fetches_for_itself_after_two_intervals() {
     shop.pass(HOUR);
     assert_eq!(shop.asked(), [ONE, ONE], "one of each host");
     assert_eq!((shop.usd(0), shop.usd(1)), ("1.11".into(), "1.11".into()));
+}
+
+/// Two processes of one host that also write the sheet down look a few times a minute.
+fn pass_on_one_host(shop: &Shop, processes: &[Refresher], span: Duration) {
+    for _ in 0..span.as_secs() / 20 {
+        shop.clock.advance(Duration::from_secs(20));
+        for refresher in processes {
+            if refresher.due() {
+                refresher.run();
+            }
+        }
+    }
+}
+
+fn processes(shop: &Shop, folder: &std::path::Path) -> Vec<Refresher> {
+    let (host, engine, _) = &shop.hosts[0];
+    let shelf = || Some(Shelf::new(folder, "shop"));
+    let made = (0..3).map(|_| process(&shop.clock, &shop.provider, host, engine, shelf()));
+    let made = made.collect();
+    shop.clock.advance(YOUNG);
+    made
+}
+
+#[test]
+fn writing_the_sheet_down_makes_nobody_ask_while_one_is_held_back_or_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let three = processes(&shop, folder.path());
+    shop.answer(ONE, 1.1);
+    pass_on_one_host(&shop, &three, Duration::from_secs(120));
+    shop.answer(ONE, 1.6);
+    shop.asked();
+    pass_on_one_host(&shop, &three, HOUR * 10);
+    let first = shop.asked().iter().filter(|name| *name == ONE).count();
+    assert!((9..=12).contains(&first), "{first} calls in ten hours");
+
+    shop.fail(ONE, Some(24 * 3600));
+    pass_on_one_host(&shop, &three, HOUR * 10);
+    let asked = shop.asked();
+    let calls = |source| asked.iter().filter(|name| *name == source).count();
+    assert!(calls(ONE) <= 1, "{}", calls(ONE));
+    assert!(calls(TWO) <= 45, "{}", calls(TWO));
+}
+
+#[test]
+fn when_the_sheet_has_ended_nobody_is_busy_with_writing_it_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let three = processes(&shop, folder.path());
+    shop.answer(ONE, 1.1);
+    pass_on_one_host(&shop, &three, Duration::from_secs(120));
+    shop.fail(ONE, None);
+    shop.clock.advance(HOUR * 80);
+    let late = processes(&shop, folder.path());
+    for refresher in &late {
+        refresher.run();
+        assert!(!refresher.due(), "it has asked, and was told to wait");
+    }
+}
+
+#[test]
+fn what_a_file_says_is_neither_judged_by_nor_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let three = processes(&shop, folder.path());
+    shop.answer(ONE, 1.1);
+    pass_on_one_host(&shop, &three, Duration::from_secs(120));
+    // Another host, cold, on a store that has lost everything.
+    let clock = &shop.clock;
+    let host = Arc::new(MemoryHost::new(clock.clone()));
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryHost::new(clock.clone()))));
+    let engine = Arc::new(Engine::new(host.clone(), Some(store.clone())));
+    let shelf = Some(Shelf::new(folder.path(), "shop"));
+    let cold = process(clock, &shop.provider, &host, &engine, shelf);
+    shop.fail(ONE, Some(3600));
+    assert_eq!(cold.from_shelf().unwrap().version, Version::FILE);
+    clock.advance(YOUNG);
+    cold.run();
+    let claim = crate::store::conformance::claim_of(crate::store::Secret::from_bits(9).unwrap());
+    let stored = crate::store::Store::claim(&*store, &cold.key, &claim, clock.now()).unwrap().what;
+    assert!(matches!(stored, crate::store::Claimed::BackOff { .. }), "{stored:?}");
 }
