@@ -85,6 +85,12 @@ $sheet = ['base' => 'EUR', 'rates' => ['USD' => 1.25, 'GBP' => '0.8']];
 $is(1.0, fx_rate('EUR', 'EUR'), 'the same currency needs no sheet');
 $is(1.25, fx_rate('EUR', 'USD', static fn () => $sheet, ['sheet' => $run]), 'a rate from a fetched sheet');
 $is(0.64, fx_rate('USD', 'GBP', null, ['sheet' => $run]), 'a cross rate of the same sheet');
+$is('0.64', fx_convert('1', 'USD', 'GBP', null, ['sheet' => $run]), 'an amount at the same rate');
+$is('8', fx_convert('7.5', 'JPY', 'JPY'), 'yen have no decimals');
+$is('0.64', fx_quote('1', 'USD', 'GBP', ['sheet' => $run])['rate'] ?? null, 'a quote says its rate');
+$is(['EUR' => '1', 'GBP' => '0.8', 'USD' => '1.25'], fx_rates(null, ['sheet' => $run]), 'all rates');
+$is(false, fx_rate_info('USD', 'GBP', ['sheet' => $run])['stale'] ?? null, 'a rate that is not stale');
+$throws(\ValueError::class, 'pass $scale', static fn () => fx_convert('1', 'EUR', 'XAU', null, ['sheet' => $run]));
 $throws(\SharedState\RateUnavailable::class, 'XXX', static fn () => fx_rate('EUR', 'XXX', null, ['sheet' => $run]));
 $throws(\ValueError::class, 'three capital letters', static fn () => fx_rate('EUR', 'usd'));
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entry::{SheetPolicy, TokenPolicy};
+use crate::error::redact;
 use crate::flight::StoreDown;
 use crate::fx::Source;
 
 mod dsn;
 mod read;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -80,11 +82,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("sharedstate.token.wait_timeout_ms", "6000", "milliseconds for which a caller waits for another's mint; at least lease_ms + 1000"),
     setting("sharedstate.token.max_mint_ms", "30000", "milliseconds after which a mint is given up on, however often it was renewed"),
     setting("sharedstate.token.failure_backoff_ms", "1000", "milliseconds of the first pause after a failed mint; doubles up to a minute"),
-    setting(SOURCES, "", "where rates come from, in turn, separated by commas: ecb, openexchangerates, json:<address>; empty: the callable of the call"),
+    secret(SOURCES, "where rates come from, in turn, separated by commas: ecb, openexchangerates, json:<address>; empty: the callable of the call"),
     setting("sharedstate.fx.refresh_interval_s", "3600", "seconds after which a rate sheet is due for renewal"),
     setting("sharedstate.fx.max_stale_s", "259200", "seconds since a source last confirmed a sheet after which it is not served; more than twice refresh_interval_s"),
     setting("sharedstate.fx.max_age_s", "604800", "seconds since a sheet's own date (as-of) after which it is not served, whatever a source says"),
-    setting("sharedstate.fx.max_jump_pct", "20", "percent; a sheet in which a currency moved further, or far beyond its own habits, is held back until it is confirmed"),
+    setting("sharedstate.fx.max_jump_pct", "20", "percent; a sheet in which a currency moved further, or far more than it usually does, is held back until it is confirmed"),
     setting(QUOTA, "", "most calls a calendar month to each source but ecb, by the whole fleet; empty: no limit"),
     setting(APP_ID, "", "absolute path of a file with the app id of openexchangerates.org, read again at every call"),
     setting("sharedstate.fx.state_dir", "", "absolute path of a folder that keeps the last sheet for a start with everything else down; empty: none"),
@@ -301,6 +303,8 @@ pub fn shown(name: &str, value: &str) -> String {
     match name {
         _ if !secret || value.is_empty() => value.into(),
         DSN => dsn::masked(value),
+        // An address may have a key in its query.
+        SOURCES => redact(value),
         _ => dsn::MASK.into(),
     }
 }

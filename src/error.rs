@@ -32,7 +32,7 @@ pub enum Error {
     NoSource(String),
     #[error("{0}")]
     RateUnavailable(String),
-    /// What the callable returned cannot be used.
+    /// What the callable returned cannot be used, or the callable cannot be called.
     #[error("{0}")]
     InvalidValue(String),
     /// An argument or option is malformed: PHP's `\ValueError`.
@@ -45,7 +45,7 @@ impl Error {
     pub fn from_flight(error: FlightError, key: &Key) -> Self {
         let (noun, act, callable) = match key.kind() {
             Kind::Token => ("token", "minting", "$mint"),
-            Kind::Sheet | Kind::Quota => ("rate sheet", "fetching", "$fetch"),
+            Kind::Sheet | Kind::Quota => ("rate sheet", "fetching", "$fetch (option 'fetch')"),
         };
         let what = format!("{noun} \"{}\"", String::from_utf8_lossy(key.name()));
         match error {
@@ -64,8 +64,9 @@ impl Error {
                 redact(&detail)
             )),
             FlightError::Nothing => Self::NoSource(format!(
-                "there is no usable {what} and nothing to make one with: pass a callable as \
-                 {callable}"
+                "there is no usable {what} and nothing to make one with: {}pass a callable as \
+                 {callable}",
+                if key.kind() == Kind::Token { "" } else { "set sharedstate.fx.sources, or " }
             )),
             FlightError::TooLarge { bytes, limit } => Self::InvalidValue(format!(
                 "{what} has {bytes} bytes with what is kept beside it, and at most {limit} fit: \

@@ -83,12 +83,17 @@ namespace {
      * How many `$to` one `$from` buys, from the shared rate sheet. Codes are three capital letters.
      *
      * `$fetch` returns a whole sheet in the Open Exchange Rates shape. It is called by one worker
-     * only, and only when there is no sheet or the one there is due for renewal.
+     * only, and only when there is no sheet or the one there is due for renewal. It is not called for the
+     * default sheet where `sharedstate.fx.sources` is set: that one is the sources' to keep.
      *
      * @param (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string))|null $fetch
-     * @param array{sheet?: string} $options `sheet`: the name of a sheet beside the default one
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        `fetch`: the same as `$fetch`; both must not differ. `sheet`: the name of a sheet
+     *        beside the default one. `max_age_s`: how old the rates may be, by their as-of (by the
+     *        fetch, where the source does not say). `rounding`: what `fx_convert()` and `fx_quote()`
+     *        do with a tie, to the even neighbour or away from zero; the others accept and ignore it.
      *
-     * @throws \SharedState\RateUnavailable the sheet does not have the currency
+     * @throws \SharedState\RateUnavailable the sheet does not have the currency, or is older than `max_age_s`
      * @throws \SharedState\MintFailed
      * @throws \SharedState\InvalidValue
      * @throws \SharedState\WaitTimeout
@@ -98,6 +103,140 @@ namespace {
      * @throws \ValueError a malformed code or option
      */
     function fx_rate(string $from, string $to, ?callable $fetch = null, array $options = []): float {}
+
+    /**
+     * An amount in another currency: `$amount` × rate, exact and rounded once to `$scale` decimals.
+     *
+     * The amount is digits with a point before the decimals, at most 40 of them: no exponent, space
+     * or thousands separator. Without `$scale` the result has the decimals of ISO 4217 (JPY 0,
+     * USD 2, BHD 3); for a currency that has none there (XAU, BTC) `$scale` has to be passed.
+     *
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`
+     * @param int<0, 28>|null $scale
+     *
+     * @return numeric-string
+     *
+     * @throws \SharedState\RateUnavailable the sheet does not have the currency, or is older than `max_age_s`
+     * @throws \SharedState\MintFailed
+     * @throws \SharedState\InvalidValue
+     * @throws \SharedState\WaitTimeout
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError a malformed amount, code, scale or option
+     */
+    function fx_convert(string $amount, string $from, string $to, ?int $scale = null, array $options = []): string {}
+
+    /**
+     * What an order record needs: the converted amount, as `fx_convert()` has it without `$scale`, and
+     * the rate it was converted with, all from one sheet. The amount is exact; the rate is rounded to
+     * at most 28 digits.
+     *
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`
+     *
+     * @return array{
+     *     amount: numeric-string,
+     *     rate: numeric-string,
+     *     as_of: int|null,
+     *     version: int,
+     *     source: string,
+     *     stale: bool
+     * } `as_of`: Unix seconds, null when the source did not say. `stale`: renewing is overdue by an
+     *   interval. A currency in itself needs no sheet: version 0 of source `none`.
+     *
+     * @throws \SharedState\RateUnavailable the sheet does not have the currency, or is older than `max_age_s`
+     * @throws \SharedState\MintFailed
+     * @throws \SharedState\InvalidValue
+     * @throws \SharedState\WaitTimeout
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError a malformed amount, code or option; a currency without decimals in ISO 4217
+     */
+    function fx_quote(string $amount, string $from, string $to, array $options = []): array {}
+
+    /**
+     * How many of each currency one `$base` buys, from one sheet. `$base` itself is at `'1'`; the
+     * sheet's own when it is null.
+     *
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`
+     *
+     * @return array<string, numeric-string> by code, in its order
+     *
+     * @throws \SharedState\RateUnavailable the sheet does not have the currency, or is older than `max_age_s`
+     * @throws \SharedState\MintFailed
+     * @throws \SharedState\InvalidValue
+     * @throws \SharedState\WaitTimeout
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError a malformed code or option
+     */
+    function fx_rates(?string $base = null, array $options = []): array {}
+
+    /**
+     * A rate with all that is known of it. Times are Unix seconds.
+     *
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`
+     *
+     * @return array{
+     *     rate: numeric-string,
+     *     as_of: int|null,
+     *     age: int,
+     *     confirmed_at: int|null,
+     *     stale: bool,
+     *     source: string,
+     *     version: int,
+     *     next_refresh: int|null
+     * } `age`: seconds since the as-of, or since the confirmation when the source did not say.
+     *   `confirmed_at`: when the source last answered with it. `next_refresh`: from when on one
+     *   process renews it. A currency in itself needs no sheet: version 0 of source `none`, and no
+     *   times.
+     *
+     * @throws \SharedState\RateUnavailable the sheet does not have the currency, or is older than `max_age_s`
+     * @throws \SharedState\MintFailed
+     * @throws \SharedState\InvalidValue
+     * @throws \SharedState\WaitTimeout
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError a malformed code or option
+     */
+    function fx_rate_info(string $from, string $to, array $options = []): array {}
+
+    /**
+     * Renew the sheet if it is older than half of `sharedstate.fx.refresh_interval_s`: what a cron job
+     * calls, from as many places as it likes. Configured sources are asked; `$fetch` is for a sheet
+     * that has none.
+     *
+     * @param (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string))|null $fetch
+     * @param array{fetch?: (callable(array{name: string, version: int}): (array{base: string, rates: array<string, int|float|string>, timestamp?: int}|string)), sheet?: string, max_age_s?: int|float|numeric-string, rounding?: 'half_even'|'half_up'} $options
+     *        those of `fx_rate()`; `sheet` and `fetch` count
+     *
+     * @return array{
+     *     refreshed: bool,
+     *     reason: 'due'|'fresh'|'busy'|'backoff'|'quarantined'|'failed',
+     *     source: string|null,
+     *     version: int|null,
+     *     as_of: int|null,
+     *     next_refresh: int|null
+     * } what is in force afterwards; null where there is no sheet. `due`: renewed or confirmed.
+     *   `fresh`: too young. `busy`: somebody else is at it. `backoff`: the last attempts failed and it
+     *   is not time for the next. `quarantined`: what came looks wrong and is held back. `failed`:
+     *   nothing came; the log says why.
+     *
+     * @throws \SharedState\MintFailed there is no sheet, and `$fetch` threw
+     * @throws \SharedState\InvalidValue there is no sheet, and what `$fetch` returned is none
+     * @throws \SharedState\NoSource
+     * @throws \SharedState\StoreUnavailable
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError an unknown or malformed option
+     */
+    function fx_refresh(?callable $fetch = null, array $options = []): array {}
 
     /**
      * Counters of this host and the state of its table. `$limited` leaves out paths and addresses.

@@ -115,6 +115,15 @@ final class ArgumentsTest extends TestCase
         self::assertSame(['reader', 'writer', 'reader', 'array', 'array', 'none'], $said);
     }
 
+    public function test_the_keys_of_a_fingerprint_may_be_any_bytes(): void
+    {
+        $said = $this->php(<<<'PHP'
+            $get = fn ($fingerprint, $token) => shared_token_get('crm', fn () => $token, ['ttl' => 60, 'fingerprint' => $fingerprint]);
+            return [$get(["\xff" => 1], 'one'), $get(["\xff" => 2], 'two'), $get(["\xff" => 1], 'again'), $get(['a' => ["b\xfe" => 1]], 'deep')];
+            PHP);
+        self::assertSame(['one', 'two', 'one', 'deep'], $said);
+    }
+
     public function test_no_token_and_no_callable_is_no_source(): void
     {
         $caught = $this->php("return caught(fn () => shared_token_get('crm'));");

@@ -83,6 +83,36 @@ final class ExceptionsTest extends TestCase
         self::assertSame('T', $said['returned'] ?? null, json_encode($said));
     }
 
+    /** @return array<string, array{int}> at which look of PHP at the callable: the parser's, or the one before the call */
+    public static function looks(): array
+    {
+        return ['the parser' => [1], 'the call' => [2]];
+    }
+
+    /** @dataProvider looks */
+    public function test_an_error_handler_that_throws_at_a_deprecated_callable_is_no_failed_mint(int $look): void
+    {
+        if (PHP_VERSION_ID < 80200) {
+            self::markTestSkipped('nothing is deprecated about self:: yet');
+        }
+        [$caught, $next, $failures] = $this->php(<<<PHP
+            class Issuer {
+                static function token() { return shared_token_get('crm', 'self::mint', ['ttl' => 60]); }
+                private static function mint() { note('start', 'crm'); return 'never'; }
+            }
+            \$looks = 0;
+            set_error_handler(function (\$level, \$message) use (&\$looks) {
+                return ++\$looks !== $look ?: throw new ErrorException(\$message);
+            });
+            return [caught(Issuer::token(...)), caught(fn () => shared_token_get('crm', fn () => 'T', ['ttl' => 60])),
+                sharedstate_status()['mint_failures']];
+            PHP);
+        self::assertSame('ErrorException', $caught['class'] ?? null, json_encode($caught));
+        self::assertSame(0, $this->mints->mints());
+        self::assertSame('T', $next['returned'] ?? null, json_encode($next));
+        self::assertSame(0, $failures);
+    }
+
     public function test_a_rejected_token_is_not_in_a_trace(): void
     {
         $caught = $this->php(<<<'PHP'

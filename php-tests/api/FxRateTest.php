@@ -94,14 +94,67 @@ final class FxRateTest extends TestCase
         self::assertTrue($said);
     }
 
-    public function test_an_ecb_document_is_refused_in_words_by_this_release(): void
+    public function test_the_ecbs_document_is_a_sheet(): void
     {
         $said = $this->php(<<<'PHP'
             $xml = '<?xml version="1.0" encoding="UTF-8"?><gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01" '
                 . 'xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time="' . gmdate('Y-m-d') . '">'
                 . '<Cube currency="USD" rate="1.0876"/><Cube currency="JPY" rate="161.23"/></Cube></Cube></gesmes:Envelope>';
-            return caught(fn () => fx_rate('EUR', 'USD', fn () => $xml));
+            return [fx_rate('EUR', 'USD', fn () => $xml), fx_rate_info('EUR', 'USD')['as_of'], gmmktime(14, 15, 0)];
             PHP);
-        self::assertSame('SharedState\\InvalidValue', $said['class'] ?? null, json_encode($said));
+        self::assertSame(1.0876, $said[0]);
+        self::assertSame($said[2], $said[1], 'a date means 14:15 UTC');
+    }
+
+    public function test_a_callables_sheet_that_jumps_is_held_back_and_the_old_one_served(): void
+    {
+        $said = $this->php(<<<'PHP'
+            $sheet = fn (float $usd, int $ago) => fn () => ['base' => 'EUR', 'timestamp' => time() - $ago, 'rates' => ['USD' => $usd]];
+            $first = fx_refresh($sheet(1.1, 50));
+            usleep(600_000);
+            $jump = fx_refresh($sheet(1.6, 40));
+            $held = fx_rate('EUR', 'USD');
+            usleep(600_000);
+            $again = fx_refresh($sheet(1.61, 30));
+            return [$first['reason'], $jump['reason'], $jump['refreshed'], $held, $again['reason'], fx_rate('EUR', 'USD')];
+            PHP, ['fx.refresh_interval_s' => 1]);
+        self::assertSame(['due', 'quarantined', false, 1.1, 'due', 1.61], $said);
+    }
+
+    public function test_a_refresh_without_any_source_is_no_source(): void
+    {
+        $said = $this->php('return caught(fn () => fx_refresh());');
+        self::assertSame('SharedState\\NoSource', $said['class'] ?? null, json_encode($said));
+        self::assertStringContainsString('sharedstate.fx.sources', $said['message']);
+    }
+
+    public function test_a_first_refresh_that_fails_is_a_failed_mint(): void
+    {
+        $said = $this->php("return caught(fn () => fx_refresh(fn () => throw new RuntimeException('down')));");
+        self::assertSame(['SharedState\\MintFailed', 'RuntimeException'], [$said['class'] ?? null, $said['previous'] ?? null], json_encode($said));
+    }
+
+    public function test_a_source_that_is_dead_has_failed_and_then_there_is_a_pause(): void
+    {
+        $said = $this->php("return [fx_refresh()['reason'], fx_refresh()['reason'], caught(fn () => fx_rate('EUR', 'USD'))];", ['fx.sources' => 'json:http://127.0.0.1:1/x']);
+        self::assertSame(['failed', 'backoff', 'SharedState\\RateUnavailable'], [$said[0], $said[1], $said[2]['class'] ?? null], json_encode($said));
+    }
+
+    public function test_a_folder_that_is_none_is_refused(): void
+    {
+        $said = $this->php("return caught(fn () => fx_rate('EUR', 'USD'));", ['fx.state_dir' => '/nowhere/at/all']);
+        self::assertSame('SharedState\\ConfigError', $said['class'] ?? null, json_encode($said));
+        self::assertStringContainsString('sharedstate.fx.state_dir is "/nowhere/at/all"', $said['message']);
+    }
+
+    public function test_a_refresh_that_fails_says_so_and_leaves_the_sheet(): void
+    {
+        $said = $this->php(self::FETCH . <<<'PHP'
+            fx_refresh($fetch);
+            usleep(600_000);
+            $failed = fx_refresh(fn () => throw new RuntimeException('the provider is down'));
+            return [$failed['refreshed'], $failed['reason'], fx_refresh($fetch)['reason'], fx_rate('EUR', 'USD'), $failed['source']];
+            PHP, ['fx.refresh_interval_s' => 1]);
+        self::assertSame([false, 'failed', 'backoff', 1.1, 'callable'], $said);
     }
 }

@@ -58,6 +58,7 @@ final class TokenResponseTest extends TestCase
             'a number' => ['fn () => 42', ''],
             'a negative lifetime' => ["fn () => ['access_token' => 'SECRET-T', 'expires_in' => -1]", ''],
             'an expired token' => ["fn () => ['access_token' => 'SECRET-T', 'expires_at' => time() - 10]", ''],
+            'a key that is no text' => ["fn () => [\"\\xff\" => 'SECRET-T', 'expires_in' => 3600]", 'UTF-8'],
             'a lifetime of words' => ["fn () => ['access_token' => 'SECRET-T', 'expires_in' => 'soon']", ''],
         ];
     }

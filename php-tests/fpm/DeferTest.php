@@ -19,12 +19,12 @@ final class DeferTest extends TestCase
     private string $old;
 
     /** A token that is due, and the pages that will notice. */
-    private function due(): void
+    private function due(string $page = 'defer.php', array $more = []): void
     {
         mkdir("$this->folder/sessions");
         $this->host = $this->host('north', [], ['pm.max_children' => 4, 'php_admin_value[session.save_path]' => "$this->folder/sessions"]);
         $this->nginx = new Nginx($this->folder, $this->host, dirname($this->page('defer.php')));
-        $this->old = json_decode($this->nginx->get('defer.php', ['name' => 'crm', 'ms' => 0])[0], true)['token'];
+        $this->old = json_decode($this->nginx->get($page, ['name' => 'crm', 'ms' => 0] + $more)[0], true)['token'];
         usleep(700_000);
     }
 
@@ -105,6 +105,22 @@ final class DeferTest extends TestCase
         self::assertSame($this->old, json_decode($body, true)['token']);
         $this->assertRenewed();
         self::assertStringContainsString('session_write_close() before a renewal threw LogicException: the session store is down', $this->host->logged());
+    }
+
+    public static function forms(): array
+    {
+        return ['a private method' => ['private'], 'self::' => ['self'], 'an invokable object' => ['invokable']];
+    }
+
+    /** @dataProvider forms */
+    public function test_what_only_its_own_class_may_call_is_called_after_the_response(string $form): void
+    {
+        $this->due('scoped.php', ['form' => $form]);
+        [$body, $took] = $this->nginx->get('scoped.php', ['name' => 'crm', 'ms' => self::MINT_MS, 'form' => $form]);
+        self::assertSame($this->old, json_decode($body, true)['token'] ?? null, $body);
+        self::assertLessThan(self::SOON_S, $took);
+        $this->assertRenewed();
+        self::assertSame(0, $this->status($this->host)['mint_failures'], 'nobody has to back off');
     }
 
     public function test_of_many_pages_that_notice_one_renews(): void

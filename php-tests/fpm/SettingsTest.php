@@ -3,6 +3,7 @@
 declare(strict_types=1);
 
 use SharedState\Tests\Support\Fpm;
+use SharedState\Tests\Support\Response;
 use SharedState\Tests\Support\TestCase;
 
 /** Settings are those of the pool, read once per process, and never mixed. */
@@ -21,15 +22,76 @@ final class SettingsTest extends TestCase
         self::assertStringStartsWith("$this->folder/host-north/", $path);
     }
 
-    public function test_a_request_with_other_settings_is_refused_and_the_next_one_is_not(): void
+    /** @return array<string, array{string, string}> a setting, and a value that a site has for itself */
+    public static function ofOneSite(): array
     {
-        $host = $this->host('north', [], ['pm.max_children' => 1]);
-        $this->assertAllServed([$this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0])]);
-        // What a web server does with "SetEnv PHP_ADMIN_VALUE" or fastcgi_param.
-        $mixed = $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0], ['PHP_ADMIN_VALUE' => 'sharedstate.prefix=other']);
-        self::assertSame('SharedState\\ConfigError', $mixed->error(), $mixed->describe());
+        return ['a plain one' => ['prefix', 'other'], 'a secret' => ['redis.dsn', 'redis://127.0.0.1:1']];
+    }
+
+    /**
+     * As for a virtual host of mod_php, PHP sets what php.ini says for one site when its request begins, and puts it back.
+     *
+     * @dataProvider ofOneSite
+     */
+    public function test_a_request_with_other_settings_is_refused_and_the_next_one_is_not(string $setting, string $value): void
+    {
+        $host = $this->hostOfTwoSites($setting, $value);
+        $first = $this->ask($host, 'plain')->token();
+        foreach ([1, 2] as $_) {
+            $this->assertRefused($setting, $this->ask($host, 'other'));
+            self::assertSame($first, $this->ask($host, 'plain')->token());
+        }
         self::assertSame(1, $this->mints->mints());
-        self::assertStringContainsString('sharedstate.prefix', $mixed->json()['message']);
+    }
+
+    /** @dataProvider ofOneSite */
+    public function test_a_worker_that_began_with_the_settings_of_one_site_works_for_no_other(string $setting, string $value): void
+    {
+        $host = $this->hostOfTwoSites($setting, $value);
+        $first = $this->ask($host, 'other')->token();
+        self::assertNotNull($first);
+        $this->assertRefused($setting, $this->ask($host, 'plain'));
+        self::assertSame($first, $this->ask($host, 'other')->token());
+        self::assertSame(1, $this->mints->mints());
+    }
+
+    /**
+     * PHP-FPM never puts back what a web server sends ("SetEnv PHP_ADMIN_VALUE", fastcgi_param).
+     *
+     * @dataProvider ofOneSite
+     */
+    public function test_a_worker_to_which_a_web_server_sent_other_settings_is_refused_until_it_sends_the_first_again(string $setting, string $value): void
+    {
+        $host = $this->host('north', ['prefix' => 'north'], ['pm.max_children' => 1]);
+        $send = fn (?string $value): Response => $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0],
+            $value === null ? [] : ['PHP_ADMIN_VALUE' => "sharedstate.$setting=\"$value\""]);
+        $first = $send(null)->token();
+        self::assertNotNull($first);
+        $this->assertRefused($setting, $send($value));
+        $this->assertRefused($setting, $send(null));
+        self::assertSame($first, $send($setting === 'prefix' ? 'north' : '')->token());
+        self::assertSame(1, $this->mints->mints());
+    }
+
+    /** One worker for two names, of which "other" has a setting of its own. */
+    private function hostOfTwoSites(string $setting, string $value): Fpm
+    {
+        $ini = "$this->folder/php.ini";
+        file_put_contents($ini, "[HOST=other]\nsharedstate.$setting = \"$value\"\n");
+        // After the -n of all tests, -c reads this file and no other.
+        $wrapper = ['sh', '-c', 'exec "$@" -c ' . escapeshellarg($ini), 'sh'];
+        return $this->host('north', [], ['pm.max_children' => 1], wrapper: $wrapper);
+    }
+
+    private function ask(Fpm $host, string $site): Response
+    {
+        return $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0], ['SERVER_NAME' => $site]);
+    }
+
+    private function assertRefused(string $setting, Response $response): void
+    {
+        self::assertSame('SharedState\\ConfigError', $response->error(), $response->describe());
+        self::assertStringContainsString("sharedstate.$setting", $response->json()['message']);
     }
 
     public function test_two_pools_of_one_user_with_two_prefixes_share_nothing(): void

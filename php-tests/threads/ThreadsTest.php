@@ -149,21 +149,31 @@ final class ThreadsTest extends TestCase
         }
     }
 
-    /** As a virtual host's php_admin_value does in a threaded Apache. */
-    public function test_a_setting_changed_for_one_request_is_refused_in_that_request_alone(): void
+    /** @return array<string, array{string, string}> a setting, and how another value of it begins */
+    public static function ofOneRequest(): array
     {
-        $answers = $this->serve(<<<'PHP'
+        return ['a plain one' => ['prefix', 'other'], 'a secret' => ['redis.dsn', 'redis://127.0.0.1:']];
+    }
+
+    /**
+     * As a virtual host's php_admin_value does in a threaded Apache.
+     *
+     * @dataProvider ofOneRequest
+     */
+    public function test_a_setting_changed_for_one_request_is_refused_in_that_request_alone(string $setting, string $value): void
+    {
+        $answers = $this->serve("[\$setting, \$value] = ['$setting', '$value'];\n" . <<<'PHP'
             shared_token_get("warm:$run:$request", fn () => 'T', ['ttl' => 60]);
             if ($request === 1 && $thread % 2) {
-                set_here('sharedstate.prefix', "other$thread");
+                set_here("sharedstate.$setting", "$value$thread");
             }
             return caught(fn () => shared_token_get('crm', fn () => 'T', ['ttl' => 60]));
             PHP, 4);
         self::assertSame([], array_filter(array_merge(...array_merge(...$answers)), fn (array $said): bool => !isset($said['returned'])),
             'a request that has begun goes on with what it began with');
-        $answers = $this->serve(<<<'PHP'
+        $answers = $this->serve("[\$setting, \$value] = ['$setting', '$value'];\n" . <<<'PHP'
             if ($request === 1 && $thread % 2) {
-                set_here('sharedstate.prefix', "other$thread");
+                set_here("sharedstate.$setting", "$value$thread");
             }
             meet();
             return caught(fn () => shared_token_get('crm', fn () => 'T', ['ttl' => 60]));
@@ -173,7 +183,7 @@ final class ThreadsTest extends TestCase
                 foreach ($threads as $thread => $said) {
                     if ($request === 1 && $thread % 2) {
                         self::assertSame('SharedState\\ConfigError', $said['class'] ?? null, json_encode($said));
-                        self::assertStringContainsString('sharedstate.prefix', $said['message']);
+                        self::assertStringContainsString("sharedstate.$setting", $said['message']);
                     } else {
                         self::assertSame('T', $said['returned'] ?? null, json_encode($said));
                     }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
+use super::{FlightError, MintReason, Outcome, Plan, Renew, Served, StoreDown, Tier};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Kind, Version};
 use crate::store::{
@@ -115,6 +115,10 @@ pub struct Flight {
     fenced: bool,
     /// The commit whose reply was lost has been sent again.
     recommitted: bool,
+    /// A stored value of this version ran out before it could be served.
+    ran_out: Version,
+    /// What is usable has been asked about while somebody else renews it.
+    asked_about: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +174,8 @@ impl Flight {
             minted: None,
             fenced: false,
             recommitted: false,
+            ran_out: Version::NONE,
+            asked_about: false,
         }
     }
 
@@ -187,6 +193,7 @@ impl Flight {
     }
 
     pub fn step(&mut self, event: Event, now: Moment) -> Action {
+        self.drop_unusable(now);
         match event {
             Event::Begin => Action::Look,
             Event::Looked(known) => self.looked(known, now),
@@ -203,13 +210,27 @@ impl Flight {
             Event::Carried if matches!(self.phase, Phase::Postponing) => {
                 self.serve(Tier::Host, now)
             }
-            Event::Carried | Event::Adopted(Ok(())) => self.finished(),
+            Event::Carried | Event::Adopted(Ok(())) => self.finished(now),
             Event::Adopted(Err(error)) => {
                 // Served all the same; it will be asked for again.
                 log::debug!("not kept in the host table: {error}");
-                self.finished()
+                self.finished(now)
             }
         }
+    }
+
+    /// The answer to a question may have taken long, and what was usable then may not be now.
+    fn drop_unusable(&mut self, now: Moment) {
+        let (floor, kind) = (self.floor, self.kind);
+        let usable = |entry: &Entry| entry.version >= floor && entry.servable(kind, now);
+        self.have.take_if(|have| !usable(&have.entry));
+    }
+
+    /// What a store says of a floor counts from this very reply on.
+    fn heard<T>(&mut self, reply: Reply<T>, now: Moment) -> T {
+        self.floor = self.floor.max(reply.floor);
+        self.drop_unusable(now);
+        reply.what
     }
 
     fn looked(&mut self, known: Option<Known>, now: Moment) -> Action {
@@ -247,7 +268,10 @@ impl Flight {
             Phase::Confirmation { give_up } if age >= half && now < give_up && !self.failing => {
                 Action::Sleep(Duration::from_millis(2))
             }
-            _ if due && self.fleet && now < self.ask_at => self.serve(Tier::Host, now),
+            // Who goes by the sheet's age and not by a reader's luck minds his own pauses.
+            _ if due && self.fleet && self.plan.renew == Renew::WhenDue && now < self.ask_at => {
+                self.serve(Tier::Host, now)
+            }
             // The flight's claim asks about the entry as well.
             _ if due => self.board(now),
             Phase::Confirmation { .. } => {
@@ -282,21 +306,20 @@ impl Flight {
     }
 
     fn restored(&mut self, reply: Result<Reply<Committed>, StoreError>, now: Moment) -> Action {
+        let reply = reply.map(|reply| self.heard(reply, now));
         let Some(have) = &mut self.have else { return self.board(now) };
         match reply {
-            Ok(Reply { what: Committed::Accepted, .. }) => {
+            Ok(Committed::Accepted) => {
                 have.confirmed_at = now;
                 let unsynced = std::mem::take(&mut have.entry.unsynced);
                 let entry = have.entry.clone();
                 self.phase = Phase::Finishing(Ok(self.served(entry.clone(), Tier::Host, now)));
                 if unsynced { Action::Adopt(entry) } else { Action::Confirm(entry.version) }
             }
-            Ok(Reply { what: Committed::Superseded(newer), .. })
-                if newer.servable(self.kind, now) =>
-            {
+            Ok(Committed::Superseded(newer)) if newer.servable(self.kind, now) => {
                 self.adopt(newer, now)
             }
-            Ok(Reply { what: Committed::Superseded(_) | Committed::Fenced, .. }) => {
+            Ok(Committed::Superseded(_) | Committed::Fenced) => {
                 self.have = None;
                 self.board(now)
             }
@@ -319,7 +342,7 @@ impl Flight {
                 self.phase = Phase::Rechecking;
                 Action::Look
             }
-            Ok(Boarding::Taken { .. }) if self.have.is_some() => self.serve(Tier::Host, now),
+            Ok(Boarding::Taken { .. }) if self.have.is_some() => self.while_taken(now),
             Ok(Boarding::Taken { bell, since }) => {
                 let budget = self.began.until(self.plan.wait_until);
                 // A flight older than anybody may wait will not end for us: a hanging token
@@ -338,6 +361,18 @@ impl Flight {
         }
     }
 
+    /// Usable, and somebody of this host renews it. Nobody says how long that takes, so an entry that
+    /// nobody has confirmed lately is asked about, once.
+    fn while_taken(&mut self, now: Moment) -> Action {
+        let half = self.plan.max_staleness / 2;
+        let old = self.have.as_ref().is_some_and(|have| self.unconfirmed_for(have, now) >= half);
+        if old && !std::mem::replace(&mut self.asked_about, true) {
+            return Action::MayRevalidate { until: now.plus(half) };
+        }
+        self.degraded |= old;
+        self.serve(Tier::Host, now)
+    }
+
     fn claim(&mut self) -> Action {
         self.phase = Phase::Claiming;
         let have = self.have.as_ref().map_or(Version::NONE, |have| have.entry.version);
@@ -345,7 +380,7 @@ impl Flight {
             secret: *self.secret.get_or_insert_with(Secret::random),
             takeover: self.orphan,
             // A store may have lost the floor, or never heard of it.
-            newer_than: have.max(Version(self.floor.0.saturating_sub(1))),
+            newer_than: have.max(self.ran_out).max(Version(self.floor.0.saturating_sub(1))),
             highest_known: self.newest,
             rejected: self.rejected,
             lease: self.plan.lease,
@@ -358,7 +393,12 @@ impl Flight {
             Ok(reply) => reply,
             Err(error) => return self.not_claimed(&error, now),
         };
-        match reply.what {
+        match self.heard(reply, now) {
+            Claimed::Value(entry) if !entry.servable(self.kind, now) => {
+                // It ran out on its way here.
+                self.ran_out = entry.version;
+                self.claim()
+            }
             Claimed::Value(entry) => self.adopt(entry, now),
             Claimed::Lease(lease) => {
                 self.lease = Some(lease);
@@ -466,7 +506,7 @@ impl Flight {
         let (Some(lease), Some(entry)) = (self.lease, self.minted.take()) else {
             return Action::Done(Err(FlightError::Nothing));
         };
-        match reply.map(|reply| reply.what) {
+        match reply.map(|reply| self.heard(reply, now)) {
             Ok(Committed::Accepted) if self.authority == Authority::Fleet => {
                 self.finish_with(entry, Tier::Minted, now)
             }
@@ -564,8 +604,13 @@ impl Flight {
         Served { entry, tier, degraded, trusted_until, backing_off }
     }
 
-    fn finished(&mut self) -> Action {
+    fn finished(&mut self, now: Moment) -> Action {
         match std::mem::replace(&mut self.phase, Phase::First) {
+            Phase::Finishing(Ok(served)) if !served.entry.servable(self.kind, now) => {
+                let reason = "it ran out while it was being shared".into();
+                let error = FlightError::MintFailed { reason, retry_in: Duration::ZERO };
+                Action::Done(Err(error))
+            }
             Phase::Finishing(result) => Action::Done(result),
             Phase::FallingBack(error) => {
                 self.phase = Phase::FallingBack(error);

@@ -2,6 +2,8 @@
 
 mod machine;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -44,6 +46,24 @@ pub struct Plan {
     pub may_mint: bool,
     /// When something usable is renewed.
     pub renew: Renew,
+}
+
+#[cfg(test)]
+impl Plan {
+    /// With the settings' defaults.
+    pub fn usual(now: Moment) -> Self {
+        Self {
+            wait_until: now.plus(Duration::from_millis(6_000)),
+            lease: Duration::from_millis(4_000),
+            max_mint: Duration::from_secs(30),
+            max_staleness: Duration::from_secs(1),
+            store_down: StoreDown::Host,
+            failure_backoff: Duration::from_secs(1),
+            rejected: None,
+            may_mint: true,
+            renew: Renew::WhenDue,
+        }
+    }
 }
 
 /// When a lookup that finds something usable renews it. What is missing is minted in any case.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::machine::{Action, Event, Flight};
-use super::{Engine, FlightError, MintReason, Outcome, Plan, Renew, Served, StoreDown, Tier};
+use super::{Engine, FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
 use crate::clock::fake::FakeClock;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
@@ -19,7 +19,6 @@ use crate::store::{
 };
 
 const LEASE: Duration = Duration::from_millis(4000);
-const BUDGET: Duration = Duration::from_millis(6000);
 const MINT: Duration = Duration::from_millis(200);
 const LIFETIME: i64 = 60_000;
 
@@ -118,17 +117,7 @@ fn key() -> Key {
 
 impl Fleet {
     fn plan(&self) -> Plan {
-        Plan {
-            wait_until: self.clock.now().plus(BUDGET),
-            lease: LEASE,
-            max_mint: Duration::from_secs(30),
-            max_staleness: Duration::from_secs(1),
-            store_down: StoreDown::Host,
-            failure_backoff: Duration::from_secs(1),
-            rejected: None,
-            may_mint: true,
-            renew: Renew::WhenDue,
-        }
+        Plan::usual(self.clock.now())
     }
 
     fn process(&self, host: usize) -> Process {

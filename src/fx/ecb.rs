@@ -161,7 +161,7 @@ impl Walk {
     }
 }
 
-fn as_of(date: &str) -> Option<i64> {
+pub(super) fn as_of(date: &str) -> Option<i64> {
     let mut parts = date.split('-');
     let mut number = |length: usize| {
         let part = parts.next()?;

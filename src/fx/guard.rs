@@ -38,6 +38,9 @@ pub enum Verdict {
 }
 
 const DAY: i64 = 86_400;
+/// How much later another source's suspicious sheet must be to take the place of one that waits for
+/// its own source's next: two that disagree would evict each other until nothing could be served.
+const PATIENCE: i64 = DAY;
 /// Currencies named in a sentence.
 const NAMED: usize = 3;
 
@@ -67,34 +70,35 @@ impl Guard {
             let why = "it has no base in common with the held sheet";
             return (None, Verdict::Refused(why.into()));
         };
-        if jumped.is_empty() || self.confirms(&sheet, held.quarantine.as_ref()) {
+        if jumped.is_empty() || self.confirms(&sheet, held.quarantine.as_ref(), &jumped) {
             return (Some(accepted(held, sheet)), Verdict::Accepted);
         }
         let why = format!(
             "{} against the held sheet: held back until a later sheet or another source confirms it",
-            some_of(&jumped)
+            some_of(&in_words(&jumped))
         );
-        // What is not later than the suspicious one of the same source says nothing new.
-        let known = held.quarantine.as_ref().filter(|it| {
-            it.source() == sheet.source() && (is_before(&sheet, it) || says_the_same(&sheet, it))
-        });
-        let quarantine = Some(known.cloned().unwrap_or(sheet));
+        let waiting = held.quarantine.as_ref().filter(|it| keeps_its_place(it, &sheet));
+        let quarantine = Some(waiting.cloned().unwrap_or(sheet));
         (Some(Holding { quarantine, ..held.clone() }), Verdict::Quarantined(why))
     }
 
-    /// The currencies that moved beyond their limits, in words. `None` where they cannot be compared.
-    fn jumped(&self, held: &Holding, sheet: &Sheet) -> Option<Vec<String>> {
-        let days = days_between(&held.sheet, sheet);
+    /// The currencies that moved beyond their limits, and how far. `None` without a common base.
+    fn jumped(&self, held: &Holding, sheet: &Sheet) -> Option<Vec<(Currency, f64)>> {
+        let days = days_between(held.sheet.as_of(), sheet.as_of());
         let far = |(currency, moved): &(Currency, f64)| {
             *moved > held.typical.limit(*currency, days, self.max_jump)
         };
-        let jumped = moves(&held.sheet, sheet)?.into_iter().filter(far);
-        Some(jumped.map(|(code, moved)| format!("{code} moved {:.1} %", moved * 100.0)).collect())
+        Some(moves(&held.sheet, sheet)?.into_iter().filter(far).collect())
     }
 
     /// Whether the sheet says what the suspicious one said, independently of it: later, or from
-    /// somebody else. Never the same document once more.
-    fn confirms(&self, sheet: &Sheet, suspicious: Option<&Sheet>) -> bool {
+    /// somebody else. Never the same document once more, and never of a jump it had no rate for.
+    fn confirms(
+        &self,
+        sheet: &Sheet,
+        suspicious: Option<&Sheet>,
+        jumped: &[(Currency, f64)],
+    ) -> bool {
         let Some(suspicious) = suspicious else { return false };
         let later = match (sheet.as_of(), suspicious.as_of()) {
             (Some(this), Some(that)) => this > that,
@@ -102,7 +106,8 @@ impl Guard {
         };
         let independent = later || sheet.source() != suspicious.source();
         let near = |moves: Vec<(Currency, f64)>| moves.iter().all(|(_, it)| *it <= self.max_jump);
-        independent && moves(suspicious, sheet).is_some_and(near)
+        let knew = jumped.iter().all(|(code, _)| suspicious.rates().contains_key(code));
+        independent && knew && moves(suspicious, sheet).is_some_and(near)
     }
 }
 
@@ -112,14 +117,16 @@ fn confirmed(held: &Holding, sheet: &Sheet) -> Holding {
 }
 
 fn accepted(held: &Holding, sheet: Sheet) -> Holding {
-    let days = days_between(&held.sheet, &sheet);
-    Holding {
-        typical: held.typical.after(&held.sheet, &sheet, days),
-        unconfirmed: false,
-        quarantine: None,
-        sheet,
-        ..held.clone()
-    }
+    let since = held.moved_at.or(held.sheet.as_of());
+    // The same rates under a new date are nothing new: a source that dates each hour what it changes
+    // once a day would teach that nothing ever moves.
+    let (moved_at, typical) = if same_rates(&held.sheet, &sheet) {
+        (since, held.typical.clone())
+    } else {
+        let days = days_between(since, sheet.as_of());
+        (sheet.as_of(), held.typical.after(&held.sheet, &sheet, days))
+    };
+    Holding { moved_at, typical, unconfirmed: false, quarantine: None, sheet, ..held.clone() }
 }
 
 fn is_before(this: &Sheet, that: &Sheet) -> bool {
@@ -128,15 +135,31 @@ fn is_before(this: &Sheet, that: &Sheet) -> bool {
 
 fn says_the_same(this: &Sheet, that: &Sheet) -> bool {
     let dates = this.as_of().zip(that.as_of());
-    dates.is_none_or(|(this, that)| this == that)
-        && this.base() == that.base()
-        && this.rates() == that.rates()
+    dates.is_none_or(|(this, that)| this == that) && same_rates(this, that)
+}
+
+fn same_rates(this: &Sheet, that: &Sheet) -> bool {
+    this.base() == that.base() && this.rates() == that.rates()
+}
+
+/// Whether what is held back still waits for its own source's next, beside another suspicious sheet.
+fn keeps_its_place(waiting: &Sheet, other: &Sheet) -> bool {
+    if waiting.source() == other.source() {
+        // What is not later says nothing new.
+        return is_before(other, waiting) || says_the_same(other, waiting);
+    }
+    let dates = other.as_of().zip(waiting.as_of());
+    dates.is_some_and(|(other, waiting)| other <= waiting + PATIENCE)
 }
 
 /// A day where one of them has no date.
-fn days_between(old: &Sheet, new: &Sheet) -> f64 {
-    let dates = new.as_of().zip(old.as_of());
+fn days_between(old: Option<i64>, new: Option<i64>) -> f64 {
+    let dates = new.zip(old);
     dates.map_or(1.0, |(new, old)| (new - old) as f64 / DAY as f64)
+}
+
+fn in_words(moves: &[(Currency, f64)]) -> Vec<String> {
+    moves.iter().map(|(code, moved)| format!("{code} moved {:.1} %", moved * 100.0)).collect()
 }
 
 fn some_of(words: &[String]) -> String {
@@ -149,5 +172,7 @@ fn some_of(words: &[String]) -> String {
 
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod hourly;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ pub struct Holding {
     pub sheet: Sheet,
     /// Nobody has taken a second look at it: the first sheet of one source.
     pub unconfirmed: bool,
+    /// The as-of since which the rates have been these; `None` is the sheet's own.
+    pub moved_at: Option<i64>,
     pub typical: Typical,
     /// A newer one that looks wrong, until it is confirmed or shown to be.
     pub quarantine: Option<Sheet>,
@@ -30,6 +32,8 @@ struct Document {
     sheet: Stored,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unconfirmed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Typical::is_empty")]
     typical: Typical,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +50,7 @@ impl Holding {
         Self {
             sheet,
             unconfirmed: true,
+            moved_at: None,
             typical: Typical::default(),
             quarantine: None,
             validators: Validators::default(),
@@ -65,6 +70,7 @@ impl Holding {
         Ok(Self {
             sheet: Sheet::restore(document.sheet)?,
             unconfirmed: document.unconfirmed,
+            moved_at: document.moved_at,
             typical: document.typical,
             quarantine: document.quarantine.map(Sheet::restore).transpose()?,
             validators: document.validators,
@@ -76,6 +82,7 @@ impl Holding {
         let document = Document {
             sheet: self.sheet.store(),
             unconfirmed: self.unconfirmed,
+            moved_at: self.moved_at,
             typical: self.typical.clone(),
             quarantine: self.quarantine.as_ref().map(Sheet::store),
             validators: self.validators.clone(),
@@ -101,6 +108,7 @@ mod tests {
     fn what_is_held_comes_back_whole() {
         let holding = Holding {
             quarantine: Some(sheet()),
+            moved_at: Some(1_699_990_000),
             typical: Typical::default().after(&sheet(), &sheet(), 1.0),
             validators: Validators { etag: Some("\"1\"".into()), last_modified: None },
             not_before: [("ecb".to_owned(), 1_700_000_100)].into(),

@@ -4,16 +4,21 @@ use std::fmt;
 
 use rust_decimal::Decimal;
 
+mod age;
+mod amount;
 mod ecb;
 pub mod guard;
 pub mod holding;
 pub mod quota;
 pub mod refresher;
+pub mod rules;
 mod sheet;
 pub mod shelf;
 mod source;
 mod typical;
 
+pub use age::Age;
+pub use amount::{Amount, Ratio, Rounding, Scale};
 pub use sheet::Sheet;
 pub use source::{Feed, Fetch, FetchError, Fetched, Source, Validators, parse_list};
 
@@ -32,19 +37,22 @@ impl Currency {
     pub fn parse(code: &str) -> Result<Self, String> {
         match <[u8; 3]>::try_from(code.as_bytes()) {
             Ok(letters) if letters.iter().all(u8::is_ascii_uppercase) => Ok(Self(letters)),
-            _ => {
-                let given: String = code.chars().take(20).collect();
-                Err(format!(
-                    "{given:?} is not a currency code, expected three capital letters such as EUR"
-                ))
-            }
+            _ => Err(format!(
+                "{} is not a currency code, expected three capital letters such as EUR",
+                quoted(code)
+            )),
         }
+    }
+
+    pub fn code(&self) -> &str {
+        // Three ASCII letters always are text.
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|letter| write!(f, "{}", char::from(*letter)))
+        f.write_str(self.code())
     }
 }
 
@@ -53,6 +61,12 @@ impl fmt::Display for Currency {
 pub fn to_f64(rate: Decimal) -> f64 {
     // Decimal text always is a float's text too.
     rate.to_string().parse().unwrap_or(f64::NAN)
+}
+
+/// What somebody gave, for a sentence that refuses it.
+fn quoted(text: &str) -> String {
+    let cut: String = text.chars().take(40).collect();
+    format!("{cut:?}")
 }
 
 #[cfg(test)]
@@ -66,7 +80,7 @@ mod tests {
             let sentence = Currency::parse(code).unwrap_err();
             assert!(sentence.contains("three capital letters"), "{sentence}");
         }
-        assert!(Currency::parse(&"x".repeat(9_999)).unwrap_err().len() < 100);
+        assert!(Currency::parse(&"x".repeat(9_999)).unwrap_err().len() < 200);
     }
 
     #[test]

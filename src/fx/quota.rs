@@ -102,20 +102,6 @@ mod tests {
     use crate::store::faulty::FaultyStore;
     use crate::store::memory::MemoryHost;
 
-    fn plan(clock: &FakeClock) -> Plan {
-        Plan {
-            wait_until: clock.now(),
-            lease: Duration::from_secs(4),
-            max_mint: Duration::from_secs(30),
-            max_staleness: Duration::from_secs(1),
-            store_down: StoreDown::Host,
-            failure_backoff: Duration::from_secs(1),
-            rejected: None,
-            may_mint: false,
-            renew: Renew::WhenDue,
-        }
-    }
-
     struct Hosts {
         clock: Arc<FakeClock>,
         store: Arc<FaultyStore>,
@@ -137,7 +123,13 @@ mod tests {
     impl Hosts {
         fn reserve(&self, host: usize, limit: u32) -> Result<(), String> {
             let (host, engine) = &self.hosts[host];
-            super::reserve(engine, &**host, "openexchangerates", limit, &plan(&self.clock))
+            super::reserve(
+                engine,
+                &**host,
+                "openexchangerates",
+                limit,
+                &Plan::usual(self.clock.now()),
+            )
         }
     }
 

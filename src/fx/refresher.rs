@@ -12,86 +12,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use super::guard::{Found, Guard, Verdict};
+use super::guard::Verdict;
 use super::holding::Holding;
+use super::rules::{Read, Rules};
 use super::shelf::{Shelf, Shelved};
 use super::{Fetch, Fetched, Sheet, Source, Validators, quota};
 use crate::clock::Moment;
-use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, SheetPolicy, Timing, Version};
+use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, Timing, Version};
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
 use crate::keeper::Chore;
 use crate::metrics::Counter;
 use crate::store::{Asked, Host, Known};
-
-/// By which rules a sheet is kept.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    pub policy: SheetPolicy,
-    /// Bounds the as-of itself, whatever a source confirms.
-    pub max_age: Duration,
-    pub guard: Guard,
-}
-
-/// What a source's answer comes to, beside what is held.
-pub enum Read {
-    /// To be committed; `verdict` says as what.
-    Kept { value: Vec<u8>, timing: Timing, verdict: Verdict },
-    /// Not to be used; the sentence says why.
-    Refused(String),
-}
-
-impl Rules {
-    /// `from` is the moment before the source was asked, `wall` the same in Unix milliseconds.
-    /// `not_before`: sources that asked to be left alone, to be noted with the sheet.
-    pub fn read(
-        &self,
-        held: Option<&Entry>,
-        sheet: Sheet,
-        validators: Validators,
-        not_before: &BTreeMap<String, i64>,
-        from: Moment,
-        wall: i64,
-    ) -> Read {
-        let kept = held.and_then(|entry| Some((Holding::from_bytes(&entry.value).ok()?, entry)));
-        let held_is_stale = kept.as_ref().is_none_or(|(_, entry)| entry.timing.is_stale(from));
-        let found = Found { sheet, at: wall.div_euclid(1000), held_is_stale };
-        let (holding, verdict) = self.guard.judge(kept.as_ref().map(|(holding, _)| holding), found);
-        let Some(mut holding) = holding else {
-            return Read::Refused(match verdict {
-                Verdict::Refused(why) | Verdict::Quarantined(why) => why,
-                Verdict::Accepted | Verdict::Confirmed => "it was not kept".into(),
-            });
-        };
-        holding.not_before.retain(|_, until| *until * 1000 > wall);
-        holding.not_before.extend(not_before.clone());
-        let confirmed_at = match &verdict {
-            Verdict::Accepted | Verdict::Confirmed => {
-                holding.validators = validators;
-                from
-            }
-            // The old sheet stays, as old as it is.
-            _ => kept.as_ref().map_or(from, |(_, entry)| entry.timing.minted_at),
-        };
-        let timing = Timing::sheet(confirmed_at, from, self.policy);
-        let timing = self.within_max_age(timing, holding.sheet.as_of(), from, wall);
-        if timing.expires_at <= from {
-            return Read::Refused(format!(
-                "its rates are older than sharedstate.fx.max_age_s = {}",
-                self.max_age.as_secs()
-            ));
-        }
-        Read::Kept { value: holding.to_bytes(), timing, verdict }
-    }
-
-    /// `now` and `wall` are the same instant.
-    fn within_max_age(&self, timing: Timing, as_of: Option<i64>, now: Moment, wall: i64) -> Timing {
-        let Some(as_of) = as_of else { return timing };
-        let max_age = i64::try_from(self.max_age.as_millis()).unwrap_or(i64::MAX);
-        let last = as_of.saturating_mul(1000).saturating_add(max_age);
-        let expires_at = timing.expires_at.min(now.plus_millis(last.saturating_sub(wall)));
-        Timing { expires_at, ..timing }
-    }
-}
 
 /// How a refresh ended, for whoever asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +88,8 @@ impl Refresher {
         let Parts { key, rules, sources, fetch, quota, plan, host, engine, shelf, by } = parts;
         let early = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
         let shelved = Mutex::new(Version::NONE);
-        let not_before = Mutex::default();
+        // Whoever asks for the very first sheet fetches it, and is told what came of that.
+        let not_before = Mutex::new(host.now().plus(A_MOMENT.min(rules.policy.interval / 10)));
         Self {
             key,
             rules,
@@ -188,68 +120,99 @@ impl Refresher {
     /// holds the ticket, which is finished here.
     pub fn refresh(&self, ticket: Ticket, until: Moment) -> (Step, Ended) {
         let Some(engine) = self.engine.upgrade() else {
-            return (Step::Failed(FlightError::Nothing), Ended::Failed("shutdown".into()));
+            let why = "this process is shutting down";
+            return (Step::Failed(FlightError::Nothing), Ended::Failed(why.into()));
         };
-        let mut held = self.held();
-        let mut reasons = Vec::new();
-        let mut stay_away: Option<Duration> = None;
-        let mut not_before = BTreeMap::new();
-        let mut suspicious = None;
-        for source in &self.sources {
-            let (from, wall) = (self.host.now(), self.host.wall().unix_millis());
-            if from >= until {
-                reasons.push("there was no time left for the other sources".into());
-                break;
-            }
-            match self.ask(&engine, source, held.as_ref(), from, until) {
-                Ok((sheet, validators)) => {
-                    match self.rules.read(held.as_ref(), sheet, validators, &not_before, from, wall)
-                    {
-                        Read::Kept { value, timing, verdict } => {
-                            let quarantined = match verdict {
-                                Verdict::Quarantined(why) | Verdict::Refused(why) => Some(why),
-                                Verdict::Accepted | Verdict::Confirmed => None,
-                            };
-                            let Some(why) = quarantined else {
-                                self.host.count(Counter::FxFetches, 1);
-                                let outcome = self.minted(source.name(), value, timing);
-                                return (engine.finish(ticket, outcome), Ended::Refreshed);
-                            };
-                            // Another source may confirm it at once.
-                            log::warn!("{}: {why}", source.name());
-                            held = held.map(|entry| Entry {
-                                value: value.clone().into(),
-                                timing,
-                                ..entry
-                            });
-                            suspicious = Some((source.name(), value, timing));
-                        }
-                        Read::Refused(why) => reasons.push(format!("{}: {why}", source.name())),
-                    }
-                }
-                Err(Unanswered { why, retry_after }) => {
-                    reasons.push(format!("{}: {why}", source.name()));
-                    if let Some(span) = retry_after {
-                        let until = wall.div_euclid(1000) + span.as_secs() as i64;
-                        not_before.insert(source.name().to_owned(), until);
-                    }
-                    stay_away = stay_away.max(retry_after);
-                }
+        let mut attempt = Attempt { held: self.held(), ..Attempt::default() };
+        for (asked, source) in self.sources.iter().enumerate() {
+            let from = self.host.now();
+            // One that hangs leaves time for those after it.
+            let left = u32::try_from(self.sources.len() - asked).unwrap_or(1);
+            let within = (from.until(until) / left).min(FETCH_TIMEOUT);
+            let wall = self.host.wall().unix_millis();
+            let answer = self.ask(&engine, source, attempt.held.as_ref(), wall, within);
+            if let Some(outcome) = self.take(source, answer, (from, wall), &mut attempt) {
+                self.host.count(Counter::FxFetches, 1);
+                return (engine.finish(ticket, outcome), Ended::Refreshed);
             }
         }
-        if let Some((source, value, timing)) = suspicious {
-            self.host.count(Counter::FxQuarantined, 1);
-            return (engine.finish(ticket, self.minted(source, value, timing)), Ended::Quarantined);
+        let (outcome, ended) = self.fruitless(attempt);
+        (engine.finish(ticket, outcome), ended)
+    }
+
+    /// A sheet that is in force from now on; everything else is noted in the attempt.
+    fn take(
+        &self,
+        source: &Source,
+        answer: Result<(Sheet, Validators), Unanswered>,
+        (from, wall): (Moment, i64),
+        attempt: &mut Attempt,
+    ) -> Option<Outcome> {
+        let read = match answer {
+            Ok((sheet, validators)) => {
+                let held = attempt.held.as_ref();
+                self.rules.read(held, sheet, validators, &attempt.not_before, from, wall)
+            }
+            Err(Unanswered { why, retry_after }) => {
+                if let Some(span) = retry_after {
+                    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+                    let until = wall.div_euclid(1000).saturating_add(seconds);
+                    attempt.not_before.insert(source.name().to_owned(), until);
+                }
+                attempt.waits.push(retry_after.unwrap_or_default());
+                Read::Refused(why)
+            }
+        };
+        match read {
+            Read::Kept { value, timing, verdict: Verdict::Accepted | Verdict::Confirmed } => {
+                return Some(self.minted(source.name(), value, timing));
+            }
+            Read::Kept { value, timing, verdict } => {
+                // Another source may confirm it at once.
+                if let Verdict::Quarantined(why) = verdict {
+                    log::warn!("{}: {why}", source.name());
+                }
+                attempt.suspicious = Some(source.name().to_owned());
+                attempt.held =
+                    attempt.held.take().map(|it| Entry { value: value.into(), timing, ..it });
+            }
+            Read::Refused(why) => attempt.reasons.push(format!("{}: {why}", source.name())),
         }
+        None
+    }
+
+    /// No source has brought anything that may be served.
+    fn fruitless(&self, attempt: Attempt) -> (Outcome, Ended) {
+        let Attempt { held, suspicious, reasons, waits, not_before } = attempt;
         let reason = reasons.join("; ");
-        self.host.count(Counter::FxFailures, 1);
-        let again = match held {
-            Some(_) => (self.rules.policy.interval / AGAIN).min(LATEST_AGAIN),
-            None => Duration::ZERO,
+        if suspicious.is_none() {
+            log::warn!("no source has brought a rate sheet: {reason}");
+        }
+        // The first that may be asked again says when.
+        let wait = waits.into_iter().min().unwrap_or_default();
+        let Some(held) = held else {
+            self.host.count(Counter::FxFailures, 1);
+            let outcome = Outcome::Failed { reason: reason.clone(), least: wait };
+            return (outcome, Ended::Failed(reason));
         };
-        let least = again.max(stay_away.unwrap_or_default());
-        let outcome = Outcome::Failed { reason: reason.clone(), least };
-        (engine.finish(ticket, outcome), Ended::Failed(reason))
+        if let Some(source) = suspicious {
+            self.host.count(Counter::FxQuarantined, 1);
+            let outcome = self.minted(&source, held.value.to_vec(), held.timing);
+            return (outcome, Ended::Quarantined);
+        }
+        self.host.count(Counter::FxFailures, 1);
+        let least = (self.rules.policy.interval / AGAIN).min(LATEST_AGAIN).max(wait);
+        let outcome = match Holding::from_bytes(&held.value) {
+            // Who asked to be left alone is left alone by the whole fleet: that is kept with the sheet.
+            Ok(mut holding) if !not_before.is_empty() => {
+                holding.not_before.extend(not_before);
+                let refresh_at = self.host.now().plus(least);
+                let source = holding.sheet.source().to_owned();
+                self.minted(&source, holding.to_bytes(), Timing { refresh_at, ..held.timing })
+            }
+            _ => Outcome::Failed { reason: reason.clone(), least },
+        };
+        (outcome, Ended::Failed(reason))
     }
 
     fn ask(
@@ -257,22 +220,25 @@ impl Refresher {
         engine: &Engine,
         source: &Source,
         held: Option<&Entry>,
-        from: Moment,
-        until: Moment,
+        wall: i64,
+        within: Duration,
     ) -> Result<(Sheet, Validators), Unanswered> {
         // Asked "anything newer than this?" only about a sheet of its own.
         let holding = held.and_then(|entry| Holding::from_bytes(&entry.value).ok());
-        let until_then = holding.as_ref().and_then(|it| it.not_before.get(source.name()).copied());
-        let now = self.host.wall().unix_millis().div_euclid(1000);
-        if let Some(until_then) = until_then.filter(|until_then| *until_then > now) {
-            return Err(format!("asked not to be asked for another {} s", until_then - now).into());
+        let until = holding.as_ref().and_then(|it| it.not_before.get(source.name()).copied());
+        let left = until.map_or(0, |until| until - wall.div_euclid(1000));
+        if let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) {
+            let why = format!("it asked to be left alone for another {left} s");
+            return Err(Unanswered { why, retry_after: Some(Duration::from_secs(left)) });
         }
         if let Some(limit) = self.quota.filter(|_| source.has_quota()) {
             quota::reserve(engine, &*self.host, source.name(), limit, &self.plan)?;
         }
         let holding = holding.filter(|holding| holding.sheet.source() == source.name());
         let known = holding.as_ref().map(|holding| holding.validators.clone()).unwrap_or_default();
-        let within = from.until(until).min(FETCH_TIMEOUT);
+        if within.is_zero() {
+            return Err("there was no time left for it".into());
+        }
         match self.fetch.fetch(source, &known, within) {
             Ok(Fetched::Sheet { sheet, validators }) => Ok((sheet, validators)),
             Ok(Fetched::NotModified) => {
@@ -359,16 +325,28 @@ impl Refresher {
 
     fn wants(&self, known: Option<&Known>) -> bool {
         let now = self.host.now();
-        let ask_at = known.map_or(now, |known| known.ask_at).max(*self.not_before.lock());
         let ahead = now.plus(self.span().mul_f64(self.early));
         let fresh = |entry: &Entry| entry.freshness(Kind::Sheet, ahead) == Freshness::Fresh;
-        now >= ask_at && !known.and_then(|known| known.entry.as_ref()).is_some_and(fresh)
+        now >= *self.not_before.lock()
+            && !known.and_then(|known| known.entry.as_ref()).is_some_and(fresh)
     }
 
     /// Within which all processes begin, before the sheet is due.
     fn span(&self) -> Duration {
         self.rules.policy.interval.mul_f64(EARLY).min(EARLIEST)
     }
+}
+
+/// What has come of asking so far.
+#[derive(Default)]
+struct Attempt {
+    held: Option<Entry>,
+    /// The source of a sheet that was held back, and is with what is held by now.
+    suspicious: Option<String>,
+    reasons: Vec<String>,
+    /// For how long each source that failed wants to be left alone.
+    waits: Vec<Duration>,
+    not_before: BTreeMap<String, i64>,
 }
 
 /// Why a source brought no sheet, and how long it wants to be left alone.
@@ -386,11 +364,12 @@ impl<S: Into<String>> From<S> for Unanswered {
 impl Chore for Refresher {
     fn due(&self) -> bool {
         let known = self.host.look(&self.key);
+        let last = (*self.shelved.lock()).max(Version::FILE);
         let unshelved = self.shelf.is_some()
             && known
                 .as_ref()
                 .and_then(|known| known.entry.as_ref())
-                .is_some_and(|entry| entry.version > *self.shelved.lock());
+                .is_some_and(|entry| entry.version > last);
         unshelved || (self.has_sources() && self.wants(known.as_ref()))
     }
 
@@ -403,10 +382,7 @@ impl Chore for Refresher {
             Plan { wait_until: now, may_mint: true, renew: Renew::AtAge(age), ..self.plan.clone() };
         let mut step = engine.begin(&self.key, &plan);
         if let Step::Mint(ticket) = step {
-            let (after, ended) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));
-            if let Ended::Failed(why) = ended {
-                log::warn!("no source has brought a rate sheet: {why}");
-            }
+            let (after, _) = self.refresh(*ticket, now.plus(FETCH_TIMEOUT * 2));
             step = after;
         }
         let pause = match step {
@@ -420,3 +396,6 @@ impl Chore for Refresher {
         self.shelve();
     }
 }
+
+#[cfg(test)]
+mod tests;

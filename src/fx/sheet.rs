@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Currency;
+use super::{Currency, Ratio, ecb, quoted};
 use crate::error::Error;
 
 /// How many units of each currency one unit of the base buys.
@@ -56,19 +56,29 @@ impl Sheet {
     }
 
     /// A response in the Open Exchange Rates shape: `{base, rates: {code: number or string},
-    /// timestamp?}` with `timestamp` in seconds. Numbers are taken from their text.
+    /// timestamp?}` with `timestamp` in seconds, or else `date` as a day. Numbers are taken from their text.
     /// The error is an `InvalidValue` sentence.
     pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
         type Fields = BTreeMap<String, Box<RawValue>>;
         let fields: Fields = serde_json::from_slice(without_mark(response))
             .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
-        let base = fields.get("base").ok_or("the sheet has no \"base\", expected its currency")?;
+        let base = fields.get("base").ok_or_else(|| {
+            let names: Vec<_> = fields.keys().take(4).map(|name| quoted(name)).collect();
+            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            format!("the sheet has no \"base\", expected its currency; it has {names}")
+        })?;
         let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
         let rates: Fields = serde_json::from_str(rates.get())
             .map_err(|_| "the sheet's \"rates\" are no map, expected a number for each currency")?;
-        let as_of = match fields.get("timestamp").map(|raw| text_of(raw)) {
-            None => None,
-            Some(text) if text == "null" => None,
+        let given = |name| fields.get(name).map(|raw| text_of(raw)).filter(|text| text != "null");
+        let as_of = match given("timestamp") {
+            // As the ECB's own mirrors say it: a day, which means its time of day, too.
+            None => match given("date") {
+                None => None,
+                Some(day) => Some(ecb::as_of(&day).ok_or_else(|| {
+                    format!("the sheet's \"date\" is {}, expected as in 2026-11-24", quoted(&day))
+                })?),
+            },
             Some(text) => Some(text.parse().map_err(|_| {
                 format!("the sheet's \"timestamp\" is {}, expected whole seconds", quoted(&text))
             })?),
@@ -158,13 +168,28 @@ impl Sheet {
         if from == to {
             return Ok(Decimal::ONE);
         }
-        let (from_rate, to_rate) = (self.rate(from)?, self.rate(to)?);
-        to_rate.checked_div(from_rate).filter(|rate| !rate.is_zero()).ok_or_else(|| {
+        let ratio = self.ratio(from, to)?;
+        ratio.to.checked_div(ratio.from).filter(|rate| !rate.is_zero()).ok_or_else(|| {
             Error::RateUnavailable(format!(
                 "the rate from {from} to {to} does not fit 28 digits: convert by way of {}",
                 self.base
             ))
         })
+    }
+
+    /// How many `to` one `from` buys, exactly: for amounts. Fails with [`Error::RateUnavailable`] for a
+    /// currency that is not in the sheet.
+    pub fn ratio(&self, from: Currency, to: Currency) -> Result<Ratio, Error> {
+        if from == to {
+            return Ok(Ratio::ONE);
+        }
+        Ok(Ratio { to: self.rate(to)?, from: self.rate(from)? })
+    }
+
+    /// How many of each currency one `base` buys: [`Self::cross`] for all of them.
+    pub fn rebased(&self, base: Currency) -> Result<BTreeMap<Currency, Decimal>, Error> {
+        self.rate(base)?;
+        self.rates.keys().map(|code| Ok((*code, self.cross(base, *code)?))).collect()
     }
 
     fn rate(&self, code: Currency) -> Result<Decimal, Error> {
@@ -188,11 +213,6 @@ pub(super) fn without_mark(document: &[u8]) -> &[u8] {
 /// What a JSON value says: the content of a string, or the text as it stands.
 fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into())
-}
-
-fn quoted(text: &str) -> String {
-    let cut: String = text.chars().take(40).collect();
-    format!("{cut:?}")
 }
 
 /// A number in JSON's own form, kept exactly or not at all: no sign, no thousands separator, no

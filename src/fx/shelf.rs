@@ -44,7 +44,9 @@ impl Shelf {
     /// All of it or nothing, whenever the machine stops.
     pub fn write(&self, shelved: &Shelved) -> io::Result<()> {
         let body = serde_json::to_vec(shelved)?;
-        let temporary = self.path.with_extension(format!("{:x}", getrandom::u64()?));
+        // Two processes at once: the rename of each is whole.
+        let temporary = format!("{:x}", getrandom::u64().unwrap_or(0));
+        let temporary = self.path.with_extension(temporary);
         let written = || {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;

@@ -15,14 +15,17 @@ pub struct Typical(BTreeMap<String, u32>);
 const UNIT: f64 = 1e-7;
 /// Of a currency that nothing is known of yet: the median of the ECB's is 0.3 to 0.6 %.
 const PRIOR: f64 = 0.005;
-/// Up or down by this factor with each sheet: half of the moves are above the median, half below,
-/// so it settles there, and one devaluation moves it by one step like any other day.
+/// Up or down by this factor a day: half of the moves are above the median, half below, so it
+/// settles there, and one devaluation moves it by one step like any other day.
 const STEP: f64 = 1.05;
-/// A limit is this many typical moves. Over the ECB's 27 years, 12 hold 155 days' sheets back and
-/// let 0.7 % of swapped currencies through; 8 would hold back three times as many (`history.rs`).
+/// A limit is this many typical moves: what that holds back and lets through of the ECB's 27 years,
+/// `guard/history.rs` prints.
 const TIMES: f64 = 12.0;
 /// No limit is below this: pegged currencies hardly move, and then they do.
 const LEAST: f64 = 0.01;
+const CALMEST: f64 = LEAST / TIMES;
+/// Far above what any currency does.
+const LIVELIEST: f64 = 1.0;
 /// Sheets an hour apart say little about a day.
 const SHORTEST: f64 = 1.0 / 24.0;
 
@@ -40,15 +43,19 @@ impl Typical {
         self.0.get(&currency.to_string()).map_or(PRIOR, |it| f64::from(*it) * UNIT)
     }
 
-    /// What it is after `new` has followed `old` by so many days.
+    /// What it is after `new` has followed `old`, whose rates had stood for so many days.
     pub fn after(&self, old: &Sheet, new: &Sheet, days: f64) -> Self {
         let mut typical = self.0.clone();
+        // An hour teaches an hour's share: two flat days of hourly sheets are two flat days.
+        let step = 1.0 + (STEP - 1.0) * days.clamp(0.0, 1.0);
         for (currency, moved) in moves(old, new).unwrap_or_default() {
             let before = self.of(currency);
             let daily = moved / days.max(SHORTEST).sqrt();
-            let after = if daily > before { before * STEP } else { before / STEP };
-            // Saturates; far below and above what any currency does.
-            typical.insert(currency.to_string(), (after / UNIT).clamp(10.0, 1e7) as u32);
+            let after = if daily > before { before * step } else { before / step };
+            // Below the calmest, a limit of a day is the least anyway; a peg that sank further would
+            // need months to be taken for what it is when it ends.
+            let units = (after.clamp(CALMEST, LIVELIEST) / UNIT).round();
+            typical.insert(currency.to_string(), units as u32);
         }
         Self(typical)
     }
@@ -70,3 +77,6 @@ pub fn moves(old: &Sheet, new: &Sheet) -> Option<Vec<(Currency, f64)>> {
     });
     Some(both.collect())
 }
+
+#[cfg(test)]
+mod tests;

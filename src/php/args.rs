@@ -12,7 +12,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::exceptions::Stop;
 use super::string::Str;
-use super::zend::{arg, array_of, num_args, zend_parse_parameters};
+use super::zend::{arg, array_of, num_args, pending, zend_parse_parameters};
 
 /// Room for what the parser notes about a callable (`zend_fcall_info` and its cache), which grew
 /// between PHP versions and may again. Only PHP's check of the callable is wanted; the call itself
@@ -34,6 +34,16 @@ pub struct Pair<'a> {
     pub options: Option<&'a ZendHashTable>,
 }
 
+/// `string $amount, string $from, string $to, ?int $scale = null, array $options = []`, and the same
+/// without `$scale`.
+pub struct Money<'a> {
+    pub amount: Str,
+    pub from: Str,
+    pub to: Str,
+    pub scale: Option<i64>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
 /// `string $name, ?string $rejected = null, array $options = []`
 pub struct Rejection<'a> {
     pub name: Str,
@@ -47,21 +57,36 @@ pub struct Question<'a> {
     pub options: Option<&'a ZendHashTable>,
 }
 
+/// `?string $base = null, array $options = []`
+pub struct Base<'a> {
+    pub base: Option<Str>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
+/// `?callable $fetch = null, array $options = []`
+pub struct Fetching<'a> {
+    pub callable: Option<&'a Zval>,
+    pub options: Option<&'a ZendHashTable>,
+}
+
 /// What the parser wrote: pointers into the argument slots, which live as long as the frame.
 struct Slots {
     first: *mut zend_string,
     second: *mut zend_string,
+    third: *mut zend_string,
     options: *mut HashTable,
 }
 
-/// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses.
+/// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses. It may also accept
+/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`.
 macro_rules! parse {
     ($ex:ident, $spec:expr, $($target:expr),+) => {{
         const SPEC: &CStr = $spec;
         let spec: *const c_char = SPEC.as_ptr();
         // SAFETY: every target has the type its letter in the format stands for, and a callable's
         // two are larger than any version of PHP fills.
-        if unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) } == 0 {
+        let parsed = unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) };
+        if parsed == 0 && pending().is_none() {
             Ok(())
         } else {
             Err(Stop::Pending)
@@ -78,7 +103,7 @@ fn callable(ex: &ExecuteData, index: u32) -> Option<&Zval> {
 }
 
 const fn empty() -> Slots {
-    Slots { first: null_mut(), second: null_mut(), options: null_mut() }
+    Slots { first: null_mut(), second: null_mut(), third: null_mut(), options: null_mut() }
 }
 
 pub fn lookup(ex: &ExecuteData) -> Result<Lookup<'_>, Stop> {
@@ -103,6 +128,60 @@ pub fn pair(ex: &ExecuteData) -> Result<Pair<'_>, Stop> {
     )?;
     let options = array_of(to.options);
     Ok(Pair { from: string(to.first)?, to: string(to.second)?, callable: callable(ex, 2), options })
+}
+
+/// [`pair`] without a callable.
+pub fn bare_pair(ex: &ExecuteData) -> Result<Pair<'_>, Stop> {
+    let mut to = empty();
+    parse!(ex, c"SS|h", &raw mut to.first, &raw mut to.second, &raw mut to.options)?;
+    let options = array_of(to.options);
+    Ok(Pair { from: string(to.first)?, to: string(to.second)?, callable: None, options })
+}
+
+pub fn money(ex: &ExecuteData) -> Result<Money<'_>, Stop> {
+    let (mut to, mut scale, mut no_scale) = (empty(), 0_i64, true);
+    parse!(
+        ex,
+        c"SSS|l!h",
+        &raw mut to.first,
+        &raw mut to.second,
+        &raw mut to.third,
+        &raw mut scale,
+        &raw mut no_scale,
+        &raw mut to.options
+    )?;
+    Ok(Money { scale: (!no_scale).then_some(scale), ..amount_and_pair(&to)? })
+}
+
+pub fn money_without_scale(ex: &ExecuteData) -> Result<Money<'_>, Stop> {
+    let mut to = empty();
+    parse!(
+        ex,
+        c"SSS|h",
+        &raw mut to.first,
+        &raw mut to.second,
+        &raw mut to.third,
+        &raw mut to.options
+    )?;
+    amount_and_pair(&to)
+}
+
+fn amount_and_pair<'a>(to: &Slots) -> Result<Money<'a>, Stop> {
+    let (amount, from) = (string(to.first)?, string(to.second)?);
+    Ok(Money { amount, from, to: string(to.third)?, scale: None, options: array_of(to.options) })
+}
+
+pub fn base(ex: &ExecuteData) -> Result<Base<'_>, Stop> {
+    let mut to = empty();
+    parse!(ex, c"|S!h", &raw mut to.first, &raw mut to.options)?;
+    Ok(Base { base: string(to.first).ok(), options: array_of(to.options) })
+}
+
+pub fn fetch(ex: &ExecuteData) -> Result<Fetching<'_>, Stop> {
+    let mut to = empty();
+    let (mut info, mut cache) = (CallableNotes::zeroed(), CallableNotes::zeroed());
+    parse!(ex, c"|f!h", &raw mut info, &raw mut cache, &raw mut to.options)?;
+    Ok(Fetching { callable: callable(ex, 0), options: array_of(to.options) })
 }
 
 pub fn rejection(ex: &ExecuteData) -> Result<Rejection<'_>, Stop> {

@@ -71,8 +71,25 @@ impl Array {
 }
 
 fn frozen(table: &ZendHashTable) -> bool {
-    table.values().all(|value| {
+    let mut values = values(table);
+    values.all(|value| {
         let nested = value.is_array().then(|| value.array()).flatten();
         !value.is_reference() && !value.is_object() && nested.is_none_or(frozen)
     })
+}
+
+/// Keys and values of an array from outside. Not by ext-php-rs' own iterators, nor by what is made of
+/// them (`values()`, `has_sequential_keys()`): these panic at a key that is not UTF-8.
+pub fn entries(table: &ZendHashTable) -> impl Iterator<Item = (Zval, &Zval)> {
+    let mut entries = table.iter();
+    std::iter::from_fn(move || entries.next_zval())
+}
+
+pub fn values(table: &ZendHashTable) -> impl Iterator<Item = &Zval> {
+    entries(table).map(|(_, value)| value)
+}
+
+/// Whether the keys are 0, 1, 2, … in this order.
+pub fn is_list(table: &ZendHashTable) -> bool {
+    entries(table).zip(0..).all(|((key, _), index)| key.long() == Some(index))
 }

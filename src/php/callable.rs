@@ -17,12 +17,15 @@ pub enum Called {
     Answered(Answer),
     /// It returned something no token or sheet can be read from; why, as a sentence.
     Unusable(String),
+    /// It cannot be called from here, and no exception says why: the caller's affair, not the issuer's.
+    Uncallable,
     /// An `\Exception` is pending; what it said, without secrets.
     Failed(String),
     /// An `\Error` is pending: a bug in the callable, not a failure of the issuer.
     Broken(String),
-    /// `exit()`, or the fiber it was suspended in was destroyed. Pending.
-    Exited,
+    /// Nobody's failure, and pending: `exit()`, its fiber was destroyed, or an error handler threw at
+    /// a deprecated form of callable before it was called.
+    Interrupted,
     /// A fatal error, the time limit or the memory limit. The engine waits to unwind.
     Bailout,
 }
@@ -41,16 +44,15 @@ pub fn call(callable: &Zval, key: &Key, version: u64) -> Called {
 }
 
 fn run(callable: &Zval, key: &Key, version: u64) -> Called {
-    let result = match request(key.name(), version) {
-        Ok(request) => ZendCallable::new(callable).and_then(|call| call.try_call(vec![&request])),
-        Err(error) => Err(error),
-    };
+    let callable = ZendCallable::new(callable);
+    if zend::pending().is_some() {
+        return Called::Interrupted;
+    }
+    let result = callable.and_then(|it| it.try_call(vec![&request(key.name(), version)?]));
     if zend::pending().is_some() {
         return thrown();
     }
-    let Ok(value) = result else {
-        return Called::Unusable("the callable could not be called".into());
-    };
+    let Ok(value) = result else { return Called::Uncallable };
     match convert::answer(&value, key.kind()) {
         Ok(answer) => Called::Answered(answer),
         Err(Refused::Because(sentence)) => {
@@ -74,11 +76,9 @@ fn request(name: &[u8], version: u64) -> ext_php_rs::error::Result<Zval> {
 
 /// What the pending exception means for the mint.
 fn thrown() -> Called {
-    let Some(exception) = zend::pending() else {
-        return Called::Unusable("the callable could not be called".into());
-    };
+    let Some(exception) = zend::pending() else { return Called::Uncallable };
     if zend::is_exit(exception) {
-        return Called::Exited;
+        return Called::Interrupted;
     }
     let class = exception.get_class_name().unwrap_or_default();
     let class = class.split('\0').next().unwrap_or_default().to_owned();

@@ -4,7 +4,7 @@ use ext_php_rs::types::{ZendHashTable, ZendObject, Zval};
 use serde_json::{Map, Number, Value};
 
 use super::string::Str;
-use super::zend;
+use super::{array, zend};
 use crate::entry::Kind;
 use crate::token::Answer;
 
@@ -123,17 +123,12 @@ fn json(value: &Zval, depth: usize) -> Result<Value, String> {
 }
 
 fn table_json(table: &ZendHashTable, depth: usize) -> Result<Value, String> {
-    // `next_zval` and not the iterator proper, which panics on a key that is not UTF-8.
-    let mut entries = table.iter();
-    if table.has_sequential_keys() {
-        let mut list = Vec::with_capacity(table.len());
-        while let Some((_, value)) = entries.next_zval() {
-            list.push(json(value, depth)?);
-        }
-        return Ok(Value::Array(list));
+    if array::is_list(table) {
+        let list = array::values(table).map(|value| json(value, depth));
+        return Ok(Value::Array(list.collect::<Result<_, _>>()?));
     }
     let mut map = Map::new();
-    while let Some((key, value)) = entries.next_zval() {
+    for (key, value) in array::entries(table) {
         map.insert(key_text(&key)?, json(value, depth)?);
     }
     Ok(Value::Object(map))
@@ -171,8 +166,7 @@ fn canonical_within(value: &Zval, depth: usize, out: &mut Vec<u8>) -> Result<(),
             .checked_sub(1)
             .ok_or_else(|| format!("is nested more than {MAX_DEPTH} levels deep"))?;
         let mut pairs = Vec::with_capacity(table.len());
-        let mut entries = table.iter();
-        while let Some((key, value)) = entries.next_zval() {
+        for (key, value) in array::entries(table) {
             let (mut left, mut right) = (Vec::new(), Vec::new());
             canonical_within(&key, depth, &mut left)?;
             canonical_within(value, depth, &mut right)?;

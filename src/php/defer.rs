@@ -7,10 +7,11 @@
 //! the response.
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 
 use ext_php_rs::convert::IntoZvalDyn;
 use ext_php_rs::types::{ZendCallable, Zval};
-use ext_php_rs::zend::ExecuteData;
+use ext_php_rs::zend::{CatchError, ExecuteData, try_catch};
 use log::warn;
 
 use super::array::Array;
@@ -53,21 +54,46 @@ pub fn has_response() -> bool {
 }
 
 /// Renew later; once per key and request. `false`: PHP did not take it, so renew now.
-pub fn renew_later(key: &Key, name: Str, callable: &Zval, options: Option<Array>) -> bool {
+pub fn renew_later(
+    key: &Key,
+    name: Str,
+    callable: &Zval,
+    options: Option<Array>,
+) -> Result<bool, Stop> {
     if QUEUE.with_borrow(|queue| queue.iter().any(|deferred| deferred.key == *key)) {
-        return true;
+        return Ok(true);
     }
+    let Some(callable) = bound(callable)? else { return Ok(false) };
     if TO_GO.get().is_none() && !register(GENERATIONS) {
-        return false;
+        return Ok(false);
     }
-    let deferred = Deferred {
-        key: key.clone(),
-        name: name.add_ref(),
-        callable: callable.shallow_clone(),
-        options: options.map(Array::add_ref),
+    let (key, name, options) = (key.clone(), name.add_ref(), options.map(Array::add_ref));
+    QUEUE.with_borrow_mut(|queue| queue.push(Deferred { key, name, callable, options }));
+    Ok(true)
+}
+
+/// The callable as a closure. `[$this, 'aPrivateMethod']` and `'self::mint'` are callable in the scope
+/// of the code that asks for the token, where PHP makes the closure, and not in a shutdown function.
+fn bound(callable: &Zval) -> Result<Option<Zval>, Stop> {
+    // Caught here, for the caller owns more than request memory: a deprecated form is told to the
+    // application's error handler, which may end the request.
+    let call = AssertUnwindSafe(|| call("Closure::fromCallable", vec![callable]));
+    let closure = match try_catch(call) {
+        Ok(closure) => closure,
+        Err(CatchError::Bailout) => return Err(Stop::Bailout),
+        // Our own bug; the panic hook has logged where.
+        Err(_) => None,
     };
-    QUEUE.with_borrow_mut(|queue| queue.push(deferred));
-    true
+    match zend::pending() {
+        None => Ok(closure),
+        Some(thrown) if zend::is_exit(thrown) => Err(Stop::Pending),
+        // Not to be had; or an error handler threw at a deprecated form, and does so again when the
+        // callable is called now.
+        Some(_) => {
+            zend::clear_exception();
+            Ok(None)
+        }
+    }
 }
 
 fn register(to_go: u32) -> bool {

@@ -57,8 +57,12 @@ impl<'a> Flight<'a> {
         Self { runtime, key, maker, ended: Cell::new(None) }
     }
 
-    pub fn ended(self) -> Option<Ended> {
-        self.ended.into_inner()
+    pub fn maker(&self) -> Maker<'a> {
+        self.maker
+    }
+
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.take()
     }
 
     /// The value, counted as a hit when this host had it.
@@ -128,7 +132,15 @@ impl<'a> Flight<'a> {
         }
         let error = match error {
             FlightError::MintFailed { reason, retry_in } if self.asks_sources() => {
-                return self.unavailable(&reason, retry_in);
+                let again = retry_in.as_secs().max(1);
+                let next = format!("the sources are asked again in {again} s");
+                return self.unavailable(&format!("{}; {next}", redact(&reason)));
+            }
+            FlightError::Nothing if self.has_expired() => {
+                return self.unavailable(
+                    "nothing to renew it with: set sharedstate.fx.sources, or pass a callable as \
+                     $fetch (option 'fetch')",
+                );
             }
             error => error,
         };
@@ -147,18 +159,18 @@ impl<'a> Flight<'a> {
     }
 
     /// No source has brought a sheet, and none that may be served is left.
-    fn unavailable(&self, reason: &str, retry_in: Duration) -> Error {
+    fn unavailable(&self, why: &str) -> Error {
         let entry = self.runtime.look(self.key).and_then(|known| known.entry);
         let last = entry.map_or("there has been none yet".into(), |entry| {
             let age = entry.timing.minted_at.until(self.runtime.now()).as_secs();
             format!("the last good one was confirmed {age} s ago")
         });
-        Error::RateUnavailable(format!(
-            "there is no rate sheet that may be served, {last}: {}; the sources are asked again in \
-             {} s",
-            redact(reason),
-            retry_in.as_secs().max(1)
-        ))
+        Error::RateUnavailable(format!("there is no rate sheet that may be served, {last}: {why}"))
+    }
+
+    fn has_expired(&self) -> bool {
+        self.key.kind() == Kind::Sheet
+            && self.runtime.look(self.key).is_some_and(|known| known.entry.is_some())
     }
 
     fn mint(&self, ticket: Ticket) -> Result<Step, Stop> {
@@ -203,6 +215,10 @@ impl<'a> Flight<'a> {
                 Err(sentence) => self.unusable(sentence, finish),
             },
             Called::Unusable(sentence) => self.unusable(sentence, finish),
+            Called::Uncallable => {
+                let step = finish(Outcome::Abandoned);
+                self.told("the callable could not be called", step)
+            }
             Called::Failed(reason) => {
                 match finish(self.failure(reason.clone())) {
                     Step::Served(served) => {
@@ -222,7 +238,7 @@ impl<'a> Flight<'a> {
                 finish(self.failure(reason));
                 Err(Stop::Pending)
             }
-            Called::Exited => {
+            Called::Interrupted => {
                 finish(Outcome::Abandoned);
                 Err(Stop::Pending)
             }
@@ -243,9 +259,14 @@ impl<'a> Flight<'a> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
-        let reason = redact(&sentence);
+        let step = finish(self.failure(redact(&sentence)));
+        self.told(&sentence, step)
+    }
+
+    /// What the application did wrong goes to the log while the old value is still good.
+    fn told(&self, sentence: &str, step: Step) -> Result<Step, Stop> {
         let sentence = format!("{}: {sentence}", self.what());
-        match finish(self.failure(reason)) {
+        match step {
             Step::Served(served) => {
                 warn!("{sentence}; the old value is served");
                 Ok(Step::Served(served))
@@ -273,7 +294,7 @@ impl<'a> Flight<'a> {
     /// The callable forked, and this is the child: the right to publish is the parent's.
     fn forked(&self, called: &Called) -> Stop {
         match called {
-            Called::Failed(_) | Called::Broken(_) | Called::Exited => Stop::Pending,
+            Called::Failed(_) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
             Called::Bailout => Stop::Bailout,
             _ => Stop::Throw(Error::MintFailed {
                 what: self.what(),

@@ -10,7 +10,7 @@ use ext_php_rs::types::Zval;
 use ext_php_rs::zend::{ExecuteData, run_handler};
 
 use super::exceptions::Stop;
-use super::{defer, fast, status, tokens, zend};
+use super::{defer, fast, money, rates, refresh, status, tokens, zend};
 
 /// Runs `body` so that neither a panic nor a bailout crosses Rust unnoticed, and hands PHP the
 /// value or the exception. A bailout leaves only after `body` and all it owned are gone.
@@ -33,8 +33,28 @@ extern "C" fn shared_token_info(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, tokens::info);
 }
 
+extern "C" fn fx_convert(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, money::convert);
+}
+
+extern "C" fn fx_quote(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, money::quote);
+}
+
+extern "C" fn fx_rates(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, rates::all);
+}
+
+extern "C" fn fx_rate_info(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, rates::info);
+}
+
 extern "C" fn sharedstate_status(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, status::status);
+}
+
+extern "C" fn fx_refresh(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, refresh::refresh);
 }
 
 extern "C" fn renew_deferred(ex: &mut ExecuteData, retval: &mut Zval) {
@@ -86,6 +106,47 @@ pub fn add(module: ModuleBuilder<'static>) -> ModuleBuilder<'static> {
                 .arg(callable("fetch"))
                 .arg(options())
                 .returns(DataType::Double, false, false),
+        )
+        .function(
+            FunctionBuilder::new("fx_convert", fx_convert)
+                .arg(string("amount"))
+                .arg(string("from"))
+                .arg(string("to"))
+                .not_required()
+                .arg(Arg::new("scale", DataType::Long).allow_null().default("null"))
+                .arg(options())
+                .returns(DataType::String, false, false),
+        )
+        .function(
+            FunctionBuilder::new("fx_quote", fx_quote)
+                .arg(string("amount"))
+                .arg(string("from"))
+                .arg(string("to"))
+                .not_required()
+                .arg(options())
+                .returns(DataType::Array, false, false),
+        )
+        .function(
+            FunctionBuilder::new("fx_rates", fx_rates)
+                .not_required()
+                .arg(string("base").allow_null().default("null"))
+                .arg(options())
+                .returns(DataType::Array, false, false),
+        )
+        .function(
+            FunctionBuilder::new("fx_rate_info", fx_rate_info)
+                .arg(string("from"))
+                .arg(string("to"))
+                .not_required()
+                .arg(options())
+                .returns(DataType::Array, false, false),
+        )
+        .function(
+            FunctionBuilder::new("fx_refresh", fx_refresh)
+                .not_required()
+                .arg(callable("fetch"))
+                .arg(options())
+                .returns(DataType::Array, false, false),
         )
         .function(
             FunctionBuilder::new("sharedstate_status", sharedstate_status)

@@ -3,8 +3,8 @@
 //! the next call after one compares.
 //!
 //! A secret never stays in PHP's table, where `ini_get()` and phpinfo would find it: its modify
-//! handler keeps the value here and refuses the change there. (`get_cfg_var()` still shows what is
-//! written in php.ini itself; a password file is the way around that.)
+//! handler keeps the value in [`Secrets`] and refuses the change there. (`get_cfg_var()` still shows what
+//! is written in php.ini itself; a password file is the way around that.)
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use ext_php_rs::ffi::{zend_ini_entry, zend_string};
 use ext_php_rs::flags::IniEntryPermission;
@@ -20,13 +21,20 @@ use parking_lot::Mutex;
 
 use super::string::Str;
 use super::zend;
+use crate::config::secrets::{Owner, Secrets};
 use crate::config::{self, Config, SETTINGS};
+use crate::http::VARIABLES;
 
 /// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does.
 const ENVIRONMENT: [&str; 2] = ["SHAREDSTATE_REDIS_DSN", "SHAREDSTATE_REDIS_PASSWORD"];
 
+/// The environment as it was when the module started, of what anybody here reads of it.
+pub fn environment(name: &str) -> Option<String> {
+    ENV.lock().get(name).cloned()
+}
+
 static ENV: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
-static SECRETS: Mutex<BTreeMap<&'static str, Vec<u8>>> = Mutex::new(BTreeMap::new());
+static SECRETS: Mutex<Secrets> = Mutex::new(Secrets::new());
 
 /// Moves on with every change that PHP tells of, in whichever thread.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
@@ -80,7 +88,7 @@ fn definitions() -> &'static [IniEntryDef] {
 pub fn register(module_number: i32) {
     let mut env = ENV.lock();
     env.clear();
-    for name in ENVIRONMENT {
+    for name in ENVIRONMENT.into_iter().chain(VARIABLES) {
         if let Ok(value) = std::env::var(name) {
             env.insert(name, value);
         }
@@ -95,9 +103,8 @@ fn bytes_of<'a>(string: *mut zend_string) -> &'a [u8] {
     Str::at(string).map_or(&[], Str::bytes)
 }
 
-fn setting_of(entry: *mut zend_ini_entry) -> Option<&'static str> {
-    // SAFETY: PHP calls a handler with the live entry it belongs to.
-    let name = bytes_of(unsafe { entry.as_ref() }?.name);
+fn setting_of(entry: &zend_ini_entry) -> Option<&'static str> {
+    let name = bytes_of(entry.name);
     SETTINGS.iter().map(|setting| setting.name).find(|known| known.as_bytes() == name)
 }
 
@@ -123,27 +130,44 @@ unsafe extern "C" fn keep_secret(
     _: *mut c_void,
     stage: c_int,
 ) -> c_int {
-    /// `ZEND_INI_STAGE_DEACTIVATE`: PHP puts back what it has, which is our empty stand-in.
-    const DEACTIVATE: c_int = 1 << 3;
-    /// `ZEND_INI_STAGE_STARTUP`: PHP follows a refused php.ini value with the empty default.
+    /// `ZEND_INI_STAGE_STARTUP`: PHP follows a refused php.ini value with the empty default, and gives
+    /// a new thread our empty stand-in.
     const STARTUP: c_int = 1;
-    let value = bytes_of(value);
-    if stage == DEACTIVATE || (stage == STARTUP && value.is_empty()) {
-        return ACCEPTED;
+    /// `ZEND_INI_STAGE_DEACTIVATE`, and `ZEND_INI_STAGE_SHUTDOWN` where Apache includes a page in
+    /// another: PHP puts back what it has, which is the stand-in.
+    const PUT_BACK: [c_int; 2] = [1 << 1, 1 << 3];
+    let (value, here) = (bytes_of(value), thread::current().id());
+    // SAFETY: PHP calls a handler with the live entry it belongs to.
+    let Some(entry) = (unsafe { entry.as_ref() }) else { return REFUSED };
+    let Some(name) = setting_of(entry) else { return REFUSED };
+    if PUT_BACK.contains(&stage) {
+        SECRETS.lock().restore(name, here);
+    } else if stage != STARTUP || !value.is_empty() {
+        // PHP marks an entry that it will put back before it asks us. It marks neither a pool's value
+        // nor what FPM takes from PHP_ADMIN_VALUE, which stays.
+        let owner = if entry.modified == 0 { Owner::Process } else { Owner::Request(here) };
+        SECRETS.lock().set(name, owner, value);
     }
-    if let Some(name) = setting_of(entry) {
-        SECRETS.lock().insert(name, value.to_vec());
-        CHANGES.fetch_add(1, Ordering::Release);
-    }
+    CHANGES.fetch_add(1, Ordering::Release);
     if value.is_empty() { ACCEPTED } else { REFUSED }
 }
 
-unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, _: c_int) {
-    let Some(name) = setting_of(entry) else { return };
-    let value = SECRETS.lock().get(name).map(|value| String::from_utf8_lossy(value).into_owned());
-    match value.filter(|value| !value.is_empty()) {
-        Some(value) => zend::print_info(&config::shown(name, &value)),
-        None => zend::print_info("no value"),
+unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, column: c_int) {
+    /// `ZEND_INI_DISPLAY_ORIG`: what holds apart from this request.
+    const MASTER: c_int = 1;
+    // SAFETY: PHP calls a displayer with the live entry it belongs to.
+    let Some(name) = unsafe { entry.as_ref() }.and_then(setting_of) else { return };
+    let secrets = SECRETS.lock();
+    let value = match column {
+        MASTER => secrets.of_process(name),
+        _ => secrets.get(name, thread::current().id()),
+    };
+    let value = String::from_utf8_lossy(value).into_owned();
+    drop(secrets);
+    if value.is_empty() {
+        zend::print_info("no value");
+    } else {
+        zend::print_info(&config::shown(name, &value));
     }
 }
 
@@ -153,8 +177,7 @@ unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, _: c_int) {
 fn each(mut visit: impl FnMut(usize, &[u8]) -> bool) {
     for (index, setting) in SETTINGS.iter().enumerate() {
         let go_on = if setting.secret {
-            let secrets = SECRETS.lock();
-            visit(index, secrets.get(setting.name).map_or(&[], Vec::as_slice))
+            visit(index, SECRETS.lock().get(setting.name, thread::current().id()))
         } else {
             visit(index, zend::ini_value(setting.name).map_or(&[], Str::bytes))
         };
@@ -180,7 +203,7 @@ impl Snapshot {
             let index = SETTINGS.iter().position(|setting| setting.name == name)?;
             Some(String::from_utf8_lossy(self.0.get(index)?).into_owned())
         };
-        Config::parse(&ini, &|name| ENV.lock().get(name).cloned())
+        Config::parse(&ini, &environment)
     }
 
     /// The first setting whose value is no longer the one this process runs with. Contents are

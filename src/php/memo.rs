@@ -16,7 +16,7 @@ const PLACES: usize = 64;
 
 /// Then the ordinary path is taken once: only there a process sees that its table was replaced or
 /// that a clock jumped. A web request ends sooner; a queue worker runs for days.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What was asked: one or two names, and the very options array that was passed with them.
 #[derive(Clone, Copy)]

@@ -5,7 +5,8 @@
 //! fast ──hit──> memo                 functions: names, parameters, the frame around a call
 //!   │                                args, options: what was asked
 //!   └─else─> tokens, rates ──> flights ──> tickets, callable ──> convert
-//!                                 └──> runtime ──> engine, host, config (ini)
+//!            money ──┘  │         └──> runtime ──> engine, host, config (ini)
+//!                       └──> sheets: what was parsed already
 //! ```
 //!
 //! Between a callable and the boundary there is plain data only: a fatal error jumps over frames.
@@ -27,9 +28,12 @@ mod ini;
 mod keys;
 mod logger;
 mod memo;
+mod money;
 mod options;
 mod rates;
+mod refresh;
 mod runtime;
+mod sheets;
 mod status;
 mod string;
 mod tickets;
@@ -94,6 +98,7 @@ unsafe extern "C" fn request_shutdown(_: i32, _: i32) -> i32 {
     tickets::abandon_all();
     counters::flush();
     memo::clear();
+    sheets::request_ends();
     logger::flush();
     runtime::request_ends();
     SUCCESS

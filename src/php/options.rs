@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use ext_php_rs::types::{ZendHashTable, Zval};
 
-use super::convert;
 use super::exceptions::Stop;
+use super::runtime::DEFAULT_SHEET;
 use super::string::Str;
-use super::zend;
+use super::{array, convert, zend};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::entry::{Digest, Fingerprint};
 use crate::flight::{Plan, Renew, StoreDown};
+use crate::fx::{Rounding, Source};
 use crate::token::TokenOptions;
 
 const TOKEN: [&str; 9] = [
@@ -26,7 +27,7 @@ const TOKEN: [&str; 9] = [
     "store_down",
     "defer",
 ];
-const FX: [&str; 1] = ["sheet"];
+const FX: [&str; 4] = ["fetch", "sheet", "max_age_s", "rounding"];
 
 /// An hour, as for the setting; nobody waits longer for a web page.
 const MAX_WAIT_MS: f64 = 3_600_000.0;
@@ -100,17 +101,47 @@ pub fn plan(config: &Config, now: Moment) -> Plan {
 
 /// The same for a sheet. With a quota nobody fetches while the calls cannot be counted.
 pub fn sheet_plan(config: &Config, now: Moment) -> Plan {
-    let store_down = match config.fx_monthly_quota {
-        Some(_) => StoreDown::Fail,
-        None => config.store_down,
-    };
+    let counted =
+        config.fx_monthly_quota.is_some() && config.fx_sources.iter().any(Source::has_quota);
+    let store_down = if counted { StoreDown::Fail } else { config.store_down };
     Plan { store_down, ..plan(config, now) }
 }
 
-/// The name of the sheet the fx functions work on.
-pub fn sheet(table: Option<&ZendHashTable>, position: u32) -> Result<Vec<u8>, Stop> {
-    let options = Options::new(table, position, &FX)?;
-    Ok(options.bytes("sheet")?.unwrap_or(b"default").to_vec())
+/// The options of the fx functions. All take the same array; those that answer no amount round none.
+pub struct Fx<'a> {
+    pub sheet: &'a [u8],
+    pub fetch: Option<&'a Zval>,
+    pub max_age: Option<Duration>,
+    pub rounding: Rounding,
+    /// The number of the `$options` argument.
+    pub position: u32,
+}
+
+impl<'a> Fx<'a> {
+    pub fn parse(table: Option<&'a ZendHashTable>, position: u32) -> Result<Self, Stop> {
+        let options = Options::new(table, position, &FX)?;
+        // First: an autoloader it runs may change what a reference in the array holds.
+        let fetch = options.callable("fetch")?;
+        Ok(Self {
+            sheet: options.bytes("sheet")?.unwrap_or(DEFAULT_SHEET),
+            fetch,
+            max_age: options.max_age()?,
+            rounding: options.rounding()?,
+            position,
+        })
+    }
+
+    /// With the callable of a parameter; `Err` when the option is another one.
+    pub fn or_fetch(self, parameter: Option<&'a Zval>) -> Result<Self, Stop> {
+        match self.fetch.zip(parameter) {
+            Some((option, parameter)) if !option.is_identical(parameter) => Err(Stop::Value(
+                self.position,
+                "cannot be used: option 'fetch' is another callable than $fetch; pass one of them"
+                    .into(),
+            )),
+            _ => Ok(Self { fetch: self.fetch.or(parameter), ..self }),
+        }
+    }
 }
 
 struct Options<'a> {
@@ -121,8 +152,7 @@ struct Options<'a> {
 impl<'a> Options<'a> {
     fn new(table: Option<&'a ZendHashTable>, position: u32, known: &[&str]) -> Result<Self, Stop> {
         let options = Self { table, position };
-        let mut entries = table.map(ZendHashTable::iter);
-        while let Some((key, _)) = entries.as_mut().and_then(|entries| entries.next_zval()) {
+        for (key, _) in table.into_iter().flat_map(array::entries) {
             let name = match Str::in_slot(&key) {
                 Some(name) => String::from_utf8_lossy(name.bytes()).into_owned(),
                 None => key.long().unwrap_or_default().to_string(),
@@ -210,8 +240,7 @@ impl<'a> Options<'a> {
             return Err(self.wrong(name, "a list of field names", value));
         };
         let mut names = Vec::with_capacity(table.len());
-        let mut entries = table.iter();
-        while let Some((_, value)) = entries.next_zval() {
+        for value in array::values(table) {
             let value = value.dereference();
             match Str::in_slot(value).and_then(|text| str::from_utf8(text.bytes()).ok()) {
                 Some(field) => names.push(field.to_owned()),
@@ -219,6 +248,36 @@ impl<'a> Options<'a> {
             }
         }
         Ok(names)
+    }
+
+    /// May run user code: whether `[$object, 'name']` can be called, an autoloader may have to say.
+    fn callable(&self, name: &str) -> Result<Option<&'a Zval>, Stop> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.is_callable() {
+            _ if zend::pending().is_some() => Err(Stop::Pending),
+            true => Ok(Some(value)),
+            false => Err(self.wrong(name, "a valid callback", value)),
+        }
+    }
+
+    fn max_age(&self) -> Result<Option<Duration>, Stop> {
+        match self.number("max_age_s")? {
+            None => Ok(None),
+            Some(seconds) if seconds >= 1.0 => Ok(Some(Duration::from_secs(seconds as u64))),
+            Some(seconds) => Err(self
+                .value(format!("option 'max_age_s' is {seconds}, but must be 1 or more seconds"))),
+        }
+    }
+
+    fn rounding(&self) -> Result<Rounding, Stop> {
+        match self.bytes("rounding")? {
+            None => Ok(Rounding::default()),
+            Some(b"half_even") => Ok(Rounding::HalfEven),
+            Some(b"half_up") => Ok(Rounding::HalfUp),
+            Some(_) => {
+                Err(self.value("option 'rounding' must be either 'half_even' or 'half_up'".into()))
+            }
+        }
     }
 
     fn store_down(&self) -> Result<Option<StoreDown>, Stop> {

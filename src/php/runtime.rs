@@ -10,14 +10,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::ini::{self, Snapshot};
-use super::{keys, logger, zend};
+use super::{keys, logger, options, zend};
 use crate::clock::system::ProcessClock;
 use crate::clock::{Clock as _, Moment, WallTime};
 use crate::config::Config;
-use crate::entry::{Key, Kind, MintedBy, Timing, Version};
+use crate::entry::{Fingerprint, Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
 use crate::flight::{Engine, trusted_until};
+use crate::fx::guard::Guard;
+use crate::fx::holding::Holding;
+use crate::fx::refresher::{Parts, Refresher};
+use crate::fx::rules::Rules;
+use crate::fx::shelf::Shelf;
 use crate::host::{HostTable, Place, Sizes};
+use crate::http::{HttpFetch, Proxies, TIMEOUT};
 use crate::leader::Leader;
 use crate::metrics::Counter;
 use crate::process;
@@ -175,6 +181,18 @@ fn refresher(
     engine: &Arc<Engine>,
 ) -> Result<Refresher, Error> {
     let key = Key::new(Kind::Sheet, DEFAULT_SHEET, Fingerprint::default());
+    // Whoever fetches nothing must not fail for a proxy's sake.
+    let proxies = match config.fx_sources.is_empty() {
+        true => Proxies::default(),
+        false => Proxies::from_env(&ini::environment).map_err(Error::Config)?,
+    };
+    if let Some(folder) = config.fx_state_dir.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(Error::Config(format!(
+            "sharedstate.fx.state_dir is \"{}\", which is no folder that this process can see: make \
+             it, or leave the setting empty",
+            folder.display()
+        )));
+    }
     Ok(Refresher::new(Parts {
         key: key.map_err(Error::Config)?,
         rules: Rules {
@@ -183,7 +201,7 @@ fn refresher(
             guard: Guard { max_jump: config.fx_max_jump },
         },
         sources: config.fx_sources.clone(),
-        fetch: Box::new(Client::new(Arc::clone(host))),
+        fetch: Box::new(HttpFetch::new(TIMEOUT, proxies, None)),
         quota: config.fx_monthly_quota,
         plan: options::sheet_plan(config, host.now()),
         host: Arc::clone(host),
@@ -259,6 +277,12 @@ impl Runtime {
         self.host.wall()
     }
 
+    /// Moments of the host timeline as seconds since 1970, for people.
+    pub fn unix(&self) -> impl Fn(Moment) -> i64 + use<> {
+        let (now, wall) = (self.now(), self.wall().unix_millis());
+        move |at| (wall + now.millis_until(at)).div_euclid(1000)
+    }
+
     /// The pure hit: what this host has and may serve without asking, handed to `take`.
     pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
         let table = self.table.as_ref().ok()?;
@@ -293,6 +317,7 @@ impl Runtime {
             Event::Degraded => Counter::Degraded,
             Event::MarginCut => Counter::MarginsCut,
             Event::ClockDependent => Counter::ClockDependent,
+            Event::Quarantined => Counter::FxQuarantined,
         };
         self.host.count(counter, times);
     }
@@ -331,6 +356,8 @@ pub enum Event {
     Degraded,
     MarginCut,
     ClockDependent,
+    /// A sheet that was held back.
+    Quarantined,
 }
 
 /// What `sharedstate_status` and phpinfo show.
@@ -348,6 +375,16 @@ impl Runtime {
                 ("host_memory", usage.memory),
                 ("host_memory_used", usage.occupied),
             ]);
+        }
+        if let Some(sheet) = self.look(&self.rates.key).and_then(|known| known.entry) {
+            let confirmed = sheet.timing.minted_at.until(self.now()).as_secs();
+            numbers.push(("fx_confirmed_age_s", confirmed));
+            if let Ok(Holding { sheet, quarantine, .. }) = Holding::from_bytes(&sheet.value) {
+                let wall = self.wall().unix_millis().div_euclid(1000);
+                let age = sheet.as_of().map(|as_of| u64::try_from(wall - as_of).unwrap_or(0));
+                numbers.push(("fx_age_s", age.unwrap_or(confirmed)));
+                numbers.push(("fx_sheet_held_back", u64::from(quarantine.is_some())));
+            }
         }
         if let Some(Fleet { store, log, .. }) = &self.fleet {
             let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());

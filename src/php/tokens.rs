@@ -41,12 +41,12 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
         }
         return Ok(string(value));
     }
-    let callable = call.callable.filter(|callable| {
-        let later = options.defer && options.rejected.is_none() && due(&runtime, &key);
-        !(later
-            && defer::has_response()
-            && defer::renew_later(&key, call.name, callable, question.options))
-    });
+    let later =
+        options.defer && options.rejected.is_none() && defer::has_response() && due(&runtime, &key);
+    let callable = match call.callable {
+        Some(it) if later && defer::renew_later(&key, call.name, it, question.options)? => None,
+        callable => callable,
+    };
     let served =
         fly(&runtime, &key, &options, callable, options.plan(&runtime.config, runtime.now()))?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
@@ -137,8 +137,7 @@ fn describe(
     entry: &Entry,
     runtime: &Runtime,
 ) -> ext_php_rs::error::Result<ext_php_rs::boxed::ZBox<ZendHashTable>> {
-    let (now, wall) = (runtime.now(), runtime.wall().unix_millis());
-    let unix = |at: Moment| (wall + now.millis_until(at)).div_euclid(1000);
+    let (now, unix) = (runtime.now(), runtime.unix());
     let detail = entry.parsed_detail();
     let timing = &entry.timing;
     let mut by = ZendHashTable::with_capacity(3);

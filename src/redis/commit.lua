@@ -21,5 +21,7 @@ if ours then
     redis.call('DEL', KEYS[2])
 end
 redis.call('HDEL', KEYS[1], 'fails', 'retry_at', 'retry_for', 'reason')
-publish(row, version)
+-- A server that was frozen finds this in its buffer when it goes on, and what remained then no longer
+-- does. The version is the time of the claim or later, and the mint began right after it.
+publish(row, version, math.max(now + ARGV[5] - math.floor(version / 1000), 0))
 return { floor, 'accepted' }

@@ -126,12 +126,14 @@ local function against_stored(row, version)
     return with_entry(row, 'superseded')
 end
 
-local function publish(row, version)
+-- `late`: by how much what remains has become less on the way here.
+local function publish(row, version, late)
+    local from = now - late
     redis.call('HSET', KEYS[1], 'ver', digits(version), 'floor', digits(row.floor),
         'digest', ARGV[4], 'body', ARGV[10],
-        'm', digits(now + ARGV[5]), 'r', digits(now + ARGV[6]), 'u', digits(now + ARGV[7]),
-        'x', digits(now + ARGV[8]), 's', digits(now + ARGV[9]))
-    keep(now + ARGV[8])
+        'm', digits(from + ARGV[5]), 'r', digits(from + ARGV[6]), 'u', digits(from + ARGV[7]),
+        'x', digits(from + ARGV[8]), 's', digits(from + ARGV[9]))
+    keep(from + ARGV[8])
     if issued() < version then
         redis.call('HSET', KEYS[3], 'issued', digits(version))
     end

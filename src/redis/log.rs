@@ -28,6 +28,8 @@ pub struct RedisLog {
     connector: Connector,
     values: String,
     stream: String,
+    /// Never there: deleting it is a write that changes nothing.
+    nothing: String,
     /// `None` until the first question, and after any error.
     connection: Mutex<Option<Kept>>,
     seal: Option<Arc<Seal>>,
@@ -37,11 +39,12 @@ struct Kept {
     connection: Connection,
     /// When it was last certain that it leads to the right server.
     right_at: Moment,
+    /// Whether the log's last position was read on it.
+    positioned: bool,
 }
 
-/// How often sentinels are asked whether there is another master: a former one that was cut off
-/// goes on answering.
-const ASK_SENTINELS: Duration = Duration::from_secs(1);
+/// How often it is made sure that this is still the server to follow: a former master goes on answering.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl RedisLog {
     /// Connects at first need.
@@ -49,6 +52,7 @@ impl RedisLog {
         Self {
             values: RedisStore::tagged(&config, "v:"),
             stream: RedisStore::tagged(&config, "log"),
+            nothing: RedisStore::tagged(&config, "l:"),
             connector: Connector::new(config),
             connection: Mutex::new(None),
             seal: None,
@@ -60,12 +64,12 @@ impl RedisLog {
         Self { seal, ..self }
     }
 
-    /// Whether the connection was there already decides what an answer means, so it is an argument
-    /// of `ask`.
+    /// Whether the log's position was read on this very connection decides what an answer means, so it
+    /// is an argument of `ask`.
     fn with<T>(
         &self,
         patience: Duration,
-        ask: impl FnOnce(&mut Connection, bool) -> RedisResult<T>,
+        ask: impl FnOnce(&mut Connection, &mut bool) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
         let _held = SignalsHeld::hold();
         let config = self.connector.config();
@@ -73,10 +77,11 @@ impl RedisLog {
         let mut kept = lock.take();
         let now = system::monotonic();
         let by = now.plus(config.connect_timeout);
-        if let Some(Kept { connection, right_at }) = &mut kept
-            && right_at.until(now) >= ASK_SENTINELS
+        if let Some(Kept { connection, right_at, .. }) = &mut kept
+            && right_at.until(now) >= LOOK_AGAIN
         {
-            if self.connector.still_right(connection, by) {
+            connection.set_deadline(by);
+            if self.connector.still_right(connection, by) && self.takes_writes(connection).is_ok() {
                 *right_at = now;
             } else {
                 kept = None;
@@ -84,11 +89,14 @@ impl RedisLog {
         }
         let (mut kept, reused) = match kept {
             Some(kept) => (kept, true),
-            None => (Kept { connection: self.connector.open(by)?, right_at: now }, false),
+            None => {
+                let connection = self.connector.open(by)?;
+                (Kept { connection, right_at: now, positioned: false }, false)
+            }
         };
         let connection = &mut kept.connection;
         connection.set_deadline(system::monotonic().plus(config.response_timeout + patience));
-        let answer = ask(connection, reused);
+        let answer = ask(connection, &mut kept.positioned);
         if connection.is_open() && answer.is_ok() {
             *lock = Some(kept);
         }
@@ -97,6 +105,12 @@ impl RedisLog {
             StoreError::TimedOut(why) if reused => StoreError::Unreachable(why),
             explained => explained,
         })
+    }
+
+    /// A server that was demoted goes on answering what is read, of a log that may end there. Behind one
+    /// address (a name, a virtual one) nobody says so but the server, to who writes.
+    fn takes_writes(&self, connection: &mut Connection) -> RedisResult<()> {
+        redis::cmd("DEL").arg(&self.nothing).exec(connection)
     }
 
     /// Commands sent since this log was made.
@@ -109,8 +123,11 @@ impl ChangeLog for RedisLog {
     fn last(&self) -> Result<Position, StoreError> {
         let mut ask = redis::cmd("XREVRANGE");
         ask.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let found: Vec<(String, Value)> =
-            self.with(Duration::ZERO, |connection, _| ask.query(connection))?;
+        let found: Vec<(String, Value)> = self.with(Duration::ZERO, |connection, positioned| {
+            self.takes_writes(connection)?;
+            *positioned = true;
+            ask.query(connection)
+        })?;
         Ok(Position(found.into_iter().next().map_or_else(|| EMPTY.into(), |(id, _)| id)))
     }
 
@@ -118,9 +135,9 @@ impl ChangeLog for RedisLog {
         let mut ask = redis::cmd("XREAD");
         ask.arg("COUNT").arg(MOST).arg("BLOCK").arg(patience.as_millis().max(1) as u64);
         ask.arg("STREAMS").arg(&self.stream).arg(&position.0);
-        let answer = self.with(patience, |connection, reused| {
+        let answer = self.with(patience, |connection, positioned| {
             // On a new connection this may be another server, or the same with another past.
-            if reused { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
+            if *positioned { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
         })?;
         let Some(answer) = answer else { return Ok(Followed::Gap) };
         Ok(lines(answer, position).unwrap_or(Followed::Gap))

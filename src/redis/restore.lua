@@ -16,5 +16,5 @@ end
 if not ARGV[10] then
     return row.ver > 0 and with_entry(row, 'older') or { floor, 'missing' }
 end
-publish(row, version)
+publish(row, version, 0)
 return { floor, 'accepted' }

@@ -26,7 +26,8 @@ impl Connector {
             Topology::Sentinel { sentinels, login, .. } => {
                 self.first(sentinels, deadline, |sentinel, share| {
                     let master = self.master(sentinel, login, share)?;
-                    self.open_at(&master, &config.login, Role::Master, deadline)
+                    let by = half_way(share, deadline);
+                    self.open_at(&master, &config.login, Role::Master, by)
                 })
             }
             Topology::Cluster { seeds } => {
@@ -116,8 +117,15 @@ impl Connector {
         if holder == *node {
             return Ok(asked);
         }
-        self.open_at(&holder, &config.login, Role::Whatever, deadline)
+        self.open_at(&holder, &config.login, Role::Whatever, half_way(share, deadline))
     }
+}
+
+/// Until when whom somebody named is waited for: half of what is left, for others may know better. The
+/// last one's share is all of it.
+fn half_way(share: Moment, deadline: Moment) -> Moment {
+    let now = system::monotonic();
+    if share >= deadline { deadline } else { now.plus(now.until(deadline) / 2) }
 }
 
 /// From the answers to `CLUSTER KEYSLOT` and `CLUSTER SLOTS`: rows of first slot, last slot, the

@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, SheetPolicy, Timing, Version};
 use crate::fx::Validators;
-use crate::fx::refresher::{Read, Rules};
+use crate::fx::rules::{Read, Rules};
 
 const HISTORY: &[u8] = include_bytes!("../testdata/eurofxref-hist.csv.gz");
 const HOUR: i64 = 3600;
@@ -30,10 +30,10 @@ fn rules() -> Rules {
     }
 }
 
-type Rates = Vec<(String, String)>;
+pub(super) type Rates = Vec<(String, String)>;
 
 /// Midnight UTC of each day in Unix seconds, oldest first, and its rates as they are written.
-fn history() -> Vec<(i64, Rates)> {
+pub(super) fn history() -> Vec<(i64, Rates)> {
     let mut text = String::new();
     GzDecoder::new(HISTORY).read_to_string(&mut text).unwrap();
     let mut lines = text.lines();
@@ -55,11 +55,11 @@ fn history() -> Vec<(i64, Rates)> {
     days
 }
 
-fn sheet_of(midnight: i64, rates: &Rates) -> Result<Sheet, String> {
+pub(super) fn sheet_of(midnight: i64, rates: &Rates) -> Result<Sheet, String> {
     Sheet::build("EUR", Some(midnight + AS_OF), "ecb".into(), rates.iter().cloned())
 }
 
-fn shown(midnight: i64) -> String {
+pub(super) fn shown(midnight: i64) -> String {
     time::OffsetDateTime::from_unix_timestamp(midnight).unwrap().date().to_string()
 }
 
@@ -70,8 +70,11 @@ struct Shop {
     /// The newest document that was published.
     newest: Sheet,
     quarantined: Vec<(i64, String)>,
+    /// As-ofs of the sheets that came into force.
+    accepted: Vec<i64>,
     unavailable: Vec<i64>,
-    longest_age: i64,
+    /// And the as-of of what was served then.
+    longest_age: (i64, i64),
 }
 
 impl Shop {
@@ -100,6 +103,9 @@ impl Shop {
             now * 1000,
         );
         if let Read::Kept { value, timing, verdict } = read {
+            if verdict == Verdict::Accepted {
+                self.accepted.push(self.newest.as_of().unwrap());
+            }
             if let Verdict::Quarantined(why) = verdict
                 && self.quarantined.last().is_none_or(|(at, _)| *at != self.newest.as_of().unwrap())
             {
@@ -109,7 +115,7 @@ impl Shop {
         }
         if let Some(held) = &self.held {
             let as_of = Holding::from_bytes(&held.value).unwrap().sheet.as_of().unwrap();
-            self.longest_age = self.longest_age.max(now - as_of);
+            self.longest_age = self.longest_age.max((now - as_of, as_of));
         }
     }
 }
@@ -127,8 +133,9 @@ fn replay(days: &[(i64, Rates)], every: i64) -> Shop {
         held: None,
         newest,
         quarantined: vec![],
+        accepted: vec![],
         unavailable: vec![],
-        longest_age: 0,
+        longest_age: (0, 0),
     };
     for pair in days.windows(2) {
         let (today, tomorrow) = (pair[0].0, pair[1].0);
@@ -139,6 +146,11 @@ fn replay(days: &[(i64, Rates)], every: i64) -> Shop {
             now += every;
         }
     }
+    let (last, rates) = &days[days.len() - 1];
+    shop.newest = sheet_of(*last, rates).unwrap();
+    // Twice, for one that lacks a currency waits until the held one is stale.
+    shop.hour(last + PUBLISHED);
+    shop.hour(last + PUBLISHED + 3 * HOUR);
     shop
 }
 
@@ -152,19 +164,50 @@ fn every_sheet_of_27_years_is_accepted_or_held_back_and_confirmed_and_nobody_is_
     let held = Holding::from_bytes(&shop.held.unwrap().value).unwrap();
     assert_eq!(
         held.sheet.as_of(),
-        Some(days[days.len() - 2].0 + AS_OF),
+        Some(days[days.len() - 1].0 + AS_OF),
         "the last one is in force"
     );
     println!(
-        "{} of {} sheets were held back, each until the next one; the oldest rates served were of {:.1} days before",
+        "{} of {} sheets were held back, each until the next one; the oldest rates served were {:.1} days old, those of {}",
         shop.quarantined.len(),
         days.len(),
-        shop.longest_age as f64 / DAY as f64
+        shop.longest_age.0 as f64 / DAY as f64,
+        shown(shop.longest_age.1)
     );
+    // The first becomes what is held; of the others, whatever was held back made way for the next.
+    for pair in days.windows(2) {
+        let came = |midnight: i64| shop.accepted.binary_search(&(midnight + AS_OF)).is_ok();
+        let (this, next) = (pair[0].0, pair[1].0);
+        let held_back = shop.quarantined.iter().any(|(at, _)| *at == this + AS_OF);
+        assert_ne!(came(this), held_back, "{}", shown(this));
+        assert!(came(this) || came(next), "{} was not confirmed by the next", shown(this));
+    }
     for (as_of, why) in &shop.quarantined {
         println!("  {} {}", shown(*as_of), why.split(" against").next().unwrap());
     }
     assert!((50..=250).contains(&shop.quarantined.len()), "{}", shop.quarantined.len());
+}
+
+#[test]
+fn a_currency_that_ends_does_not_hold_up_the_others() {
+    let days = history();
+    let lost = |n: usize| -> Vec<String> {
+        let has = |code: &str| days[n].1.iter().any(|(other, _)| other == code);
+        days[n - 1].1.iter().map(|(code, _)| code.clone()).filter(|code| !has(code)).collect()
+    };
+    let mut ended = vec![];
+    for n in 1..days.len() - 3 {
+        let codes = lost(n);
+        if codes.is_empty() {
+            continue;
+        }
+        let shop = replay(&days[n - 1..n + 3], HOUR);
+        assert_eq!(shop.unavailable, Vec::<i64>::new());
+        assert!(shop.accepted.contains(&(days[n].0 + AS_OF)), "{codes:?} {}", shown(days[n].0));
+        ended.push(format!("{} {}", codes.join(" "), shown(days[n].0)));
+    }
+    println!("ended: {}", ended.join(", "));
+    assert!(["HRK", "RUB", "BGN"].iter().all(|code| ended.iter().any(|it| it.contains(code))));
 }
 
 #[test]
@@ -209,6 +252,7 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
     const EACH: usize = 167;
     let (rules, days) = (rules(), history());
     let mut caught: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let (mut swaps, mut by_ceiling) = (0, 0);
     // What is held before each day, without faults.
     let mut holding = Holding::first(sheet_of(days[0].0, &days[0].1).unwrap());
     let mut random: u64 = 2026;
@@ -263,20 +307,34 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
             *good += usize::from(harmless);
             if harmless && let Some((read, _)) = after {
                 let state = kept(&read).unwrap_or_else(|| holding.clone());
-                // The true sheet of the same day: accepted, unless it is a real jump itself.
+                // The true sheet of the same day: accepted, unless it is a real jump itself or the
+                // one that would have confirmed yesterday's.
+                let usual = Holding { quarantine: None, ..holding.clone() };
                 let true_one = sheet_of(*midnight, today).unwrap();
                 let alone = matches!(
-                    judge(true_one.clone(), &holding),
+                    judge(true_one.clone(), &usual),
                     Read::Kept { verdict: Verdict::Accepted, .. }
                 );
                 let then = judge(true_one, &state);
                 assert!(
-                    !alone || matches!(then, Read::Kept { verdict: Verdict::Accepted, .. }),
+                    !alone || matches!(&then, Read::Kept { verdict: Verdict::Accepted, .. }),
                     "{name} {}",
                     shown(*midnight)
                 );
             }
         }
+        // And two currencies swapped on every single day, for that is what is hardest to see.
+        let mut faulty = today.clone();
+        while !FAULTS[3].1(&mut faulty, next()) {}
+        let found =
+            Found { sheet: sheet_of(*midnight, &faulty).unwrap(), at: now, held_is_stale: false };
+        let unnoticed =
+            rules.guard.judge(Some(&Holding { quarantine: None, ..holding.clone() }), found).1
+                == Verdict::Accepted;
+        swaps += usize::from(!unnoticed);
+        let faulty = sheet_of(*midnight, &faulty).unwrap();
+        let far = |moves: Vec<(Currency, f64)>| moves.iter().any(|(_, moved)| *moved > 0.2);
+        by_ceiling += usize::from(moves(&holding.sheet, &faulty).is_some_and(far));
         if let Some(after) = kept(&judge(sheet_of(*midnight, today).unwrap(), &holding)) {
             holding = after;
         } else {
@@ -291,6 +349,14 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
         println!("{name:<30} {good:>4} of {all:>4}");
     }
     println!("all {good} of {all}: {:.2} %", 100.0 * good as f64 / all as f64);
+    let share = swaps as f64 / (days.len() - 1) as f64;
+    let fixed = by_ceiling as f64 / (days.len() - 1) as f64;
+    println!(
+        "two currencies swapped, every day: {:.2} %; with a fixed limit of 20 %: {:.2} %",
+        100.0 * share,
+        100.0 * fixed
+    );
+    assert!(share > 0.99, "{share}");
     assert!(all >= 1_000, "{all}");
     assert!(good as f64 > 0.99 * all as f64, "{good} of {all}");
 }

@@ -94,7 +94,7 @@ fn the_same_document_again_confirms_nothing_and_a_later_one_does() {
 fn another_source_confirms_at_once_what_it_says_too() {
     let one = quarantined(&held(), sheet("ecb", 600, JUMPED));
     let far = quarantined(&one, sheet("other", 600, [2.0, 160.0, 0.85]));
-    assert_eq!(far.quarantine.unwrap().source(), "other", "it says something else");
+    assert_eq!(far, one, "it says something else");
     let done = accepted(&one, sheet("other", 600, [1.62, 160.0, 0.85]));
     assert_eq!(done.sheet.source(), "other");
 }
@@ -183,6 +183,88 @@ fn a_currency_that_learned_to_be_calm_is_held_back_earlier_than_a_lively_one() {
     assert_eq!(next(&lively), Verdict::Accepted);
 }
 
+#[test]
+fn staleness_excuses_what_is_lacking_and_never_a_jump() {
+    let text = format!(r#"{{"base":"EUR","timestamp":{NOW},"rates":{{"USD":1.6}}}}"#);
+    let sheet = Sheet::from_json(text.as_bytes(), "ecb").unwrap();
+    let found = Found { sheet, at: NOW, held_is_stale: true };
+    let (_, verdict) = GUARD.judge(Some(&held()), found);
+    assert!(matches!(verdict, Verdict::Quarantined(_)), "{verdict:?}");
+}
+
+#[test]
+fn a_sentence_names_three_currencies_and_counts_the_rest() {
+    let many = |factor: f64| {
+        let rates = ["USD", "JPY", "GBP", "CHF", "SEK"].map(|code| format!(r#""{code}":{factor}"#));
+        let text = format!(
+            r#"{{"base":"EUR","timestamp":{},"rates":{{{}}}}}"#,
+            NOW + factor as i64,
+            rates.join(",")
+        );
+        Sheet::from_json(text.as_bytes(), "ecb").unwrap()
+    };
+    let (_, verdict) = judge(&Holding::first(many(1.0)), many(2.0));
+    let Verdict::Quarantined(why) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(why.matches("moved").count(), 3, "{why}");
+    assert!(why.contains("and 2 more"), "{why}");
+}
+
+#[test]
+fn a_later_suspicious_sheet_of_the_same_source_takes_the_place_of_the_first() {
+    let one = quarantined(&held(), sheet("ecb", 600, JUMPED));
+    let two = quarantined(&one, sheet("ecb", 300, [0.5, 160.0, 0.85]));
+    assert_eq!(two.quarantine, Some(sheet("ecb", 300, [0.5, 160.0, 0.85])));
+}
+
+#[test]
+fn two_sources_that_disagree_do_not_keep_each_other_from_being_confirmed() {
+    const ELSEWHERE: [f64; 3] = [2.4, 160.0, 0.85];
+    let one = quarantined(&held(), sheet("ecb", 3600, JUMPED));
+    let two = quarantined(&one, sheet("other", 3000, ELSEWHERE));
+    let done = accepted(&two, sheet("ecb", 0, JUMPED));
+    assert_eq!(done.sheet.source(), "ecb", "its own later sheet confirms it");
+}
+
+#[test]
+fn a_source_that_went_silent_in_quarantine_does_not_block_the_others() {
+    let one = quarantined(&held(), sheet("ecb", 3600, JUMPED));
+    let day = |n: i64| Found {
+        sheet: sheet("other", 3599 - n * DAY, [2.4, 160.0, 0.85]),
+        at: NOW + n * DAY,
+        held_is_stale: true,
+    };
+    let (two, _) = GUARD.judge(Some(&one), day(1));
+    assert_eq!(GUARD.judge(two.as_ref(), day(2)).1, Verdict::Accepted);
+}
+
+#[test]
+fn the_same_rates_under_new_dates_teach_nothing_until_they_move() {
+    let mut held = held();
+    for hour in 1..=24 {
+        let at = NOW + hour * 3600;
+        let found =
+            Found { sheet: sheet("json", 7200 - hour * 3600, USUAL), at, held_is_stale: false };
+        held = GUARD.judge(Some(&held), found).0.unwrap();
+    }
+    assert_eq!((held.moved_at, held.typical.is_empty()), (Some(NOW - 7200), true));
+    let moved = sheet("json", 7200 - 25 * 3600, [1.102, 160.2, 0.851]);
+    let by_the_hour = accepted(&held, moved.clone());
+    let at_once = accepted(&Holding::first(sheet("json", 7200, USUAL)), moved);
+    assert_eq!(by_the_hour.typical, at_once.typical);
+    assert_eq!(by_the_hour.moved_at, by_the_hour.sheet.as_of());
+}
+
+#[test]
+fn a_jump_is_not_confirmed_by_a_suspicious_sheet_that_lacks_the_currency() {
+    let text =
+        format!(r#"{{"base":"EUR","timestamp":{},"rates":{{"USD":1.6,"GBP":0.85}}}}"#, NOW - 600);
+    let lacking = Sheet::from_json(text.as_bytes(), "ecb").unwrap();
+    let found = Found { sheet: lacking, at: NOW, held_is_stale: true };
+    let one = GUARD.judge(Some(&held()), found).0.unwrap();
+    assert!(one.quarantine.is_some());
+    quarantined(&one, sheet("ecb", 0, [1.6, 16_000.0, 0.85]));
+}
+
 fn usd() -> Currency {
     Currency::parse("USD").unwrap()
 }
@@ -190,9 +272,14 @@ fn usd() -> Currency {
 proptest! {
     #[test]
     fn what_is_accepted_at_first_sight_never_moved_further_than_the_ceiling(
-        usd in 0.01..100.0_f64, jpy in 1.0..10_000.0_f64, gbp in 0.01..10.0_f64
+        usd in 0.01..100.0_f64, jpy in 1.0..10_000.0_f64, gbp in 0.01..10.0_f64, lively in 0..80_i64
     ) {
-        let (_, verdict) = judge(&held(), sheet("ecb", 0, [usd, jpy, gbp]));
+        // The livelier its habits, the more is left to the ceiling.
+        let swing = |n: i64| if n % 2 == 0 { 1.0 } else { 1.04 };
+        let rates = |n: i64| [1.1 * swing(n), 160.0 * swing(n), 0.85];
+        let old = |n: i64| sheet("ecb", (200 - n) * DAY, rates(n));
+        let held = (1..=lively * 2).fold(Holding::first(old(0)), |held, n| accepted(&held, old(n)));
+        let (_, verdict) = judge(&held, sheet("ecb", 0, [usd, jpy, gbp]));
         let far = |now: f64, then: f64| (now / then).max(then / now) - 1.0 > GUARD.max_jump + 1e-9;
         let jumped = far(usd, 1.1) || far(jpy, 160.0) || far(gbp, 0.85);
         prop_assert!(!jumped || matches!(verdict, Verdict::Quarantined(_)), "{verdict:?}");

@@ -69,6 +69,24 @@ fn an_absent_currency_is_named_with_its_sheet() {
 }
 
 #[test]
+fn a_day_is_an_as_of_where_there_is_no_timestamp() {
+    let sheet = |fields: &str| {
+        let text = format!(r#"{{"base":"EUR",{fields}"rates":{{"USD":1.1}}}}"#);
+        Sheet::from_json(text.as_bytes(), "test").map(|sheet| sheet.as_of())
+    };
+    assert_eq!(sheet(r#""date":"2026-10-30","#), Ok(Some(1_793_369_700)));
+    assert_eq!(sheet(r#""date":"2026-10-30","timestamp":1793000000,"#), Ok(Some(1_793_000_000)));
+    assert_eq!(sheet(r#""date":null,"#), Ok(None));
+    assert!(sheet(r#""date":"yesterday","#).unwrap_err().contains("expected as in 2026-11-24"));
+}
+
+#[test]
+fn a_document_without_a_base_is_refused_with_what_it_has() {
+    let sentence = Sheet::from_json(br#"{"success":false,"error":{}}"#, "x").unwrap_err();
+    assert!(sentence.contains("it has \"error\", \"success\""), "{sentence}");
+}
+
+#[test]
 fn a_php_array_and_json_text_make_the_same_sheet() {
     let rates: serde_json::Map<_, _> =
         pairs().map(|(code, text)| (code.into(), json!(text.parse::<f64>().unwrap()))).collect();

@@ -189,3 +189,20 @@ fn two_hosts_that_race_for_a_key_commit_it_once() {
     let once: Vec<_> = (0..ROUNDS).map(|round| (round, Ok(Committed::Accepted))).collect();
     assert_eq!(outcomes, once);
 }
+
+#[test]
+fn a_commit_that_a_frozen_server_carries_out_late_lives_no_longer_for_it() {
+    let (server, crm) = (Server::start(), key("crm"));
+    let store = server.store();
+    let claimed = store.claim(&crm, &claim_of(secret(1)), system::monotonic()).unwrap().what;
+    let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
+    // What remains is counted from here; that the server comes to it later, it can only tell itself.
+    let sent = system::monotonic();
+    let entry = entry(lease.version, "one");
+    thread::sleep(Duration::from_millis(600));
+    store.commit(&crm, &lease, &entry, sent).unwrap();
+    let stored = store.claim(&crm, &claim_of(secret(2)), system::monotonic()).unwrap().what;
+    let Claimed::Value(stored) = stored else { panic!("{stored:?}") };
+    let later = entry.timing.usable_until.millis_until(stored.timing.usable_until);
+    assert!((-300..=50).contains(&later), "{later} ms later than it was minted for");
+}

@@ -152,3 +152,30 @@ fn lines_come_in_order_and_with_all_digits() {
     let heard: Vec<_> = changes.iter().map(|it| (it.key.clone(), it.version)).collect();
     assert_eq!(heard, wanted.into_iter().map(|(k, e)| (k, e.version)).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_server_that_was_demoted_is_not_followed_although_it_answers() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let position = log.last().unwrap();
+    assert!(matches!(log.follow(&position, PATIENCE), Ok(Followed::Lines { .. })));
+    server.admin().tell("REPLICAOF 127.0.0.1 1");
+    thread::sleep(Duration::from_millis(1_100));
+    let followed = log.follow(&position, PATIENCE);
+    assert!(matches!(followed, Ok(Followed::Gap)), "{followed:?}");
+    assert!(matches!(log.last(), Err(StoreError::Refused(_))), "and not caught up with");
+}
+
+#[test]
+fn a_connection_that_was_replaced_between_two_questions_is_a_gap() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let position = log.last().unwrap();
+    server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
+    let now = system::monotonic();
+    // The first notices, the second is asked on a new one.
+    drop(log.fetch(&[key("crm")], now));
+    log.fetch(&[key("crm")], now).unwrap();
+    let followed = log.follow(&position, PATIENCE);
+    assert!(matches!(followed, Ok(Followed::Gap)), "{followed:?}");
+}
