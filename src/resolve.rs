@@ -30,7 +30,7 @@ impl Default for Resolver {
 }
 
 impl Resolver {
-    fn asking(lookup: Lookup) -> Self {
+    pub(crate) fn asking(lookup: Lookup) -> Self {
         Self { lookup, late: Arc::default() }
     }
 

@@ -2,6 +2,7 @@
 
 mod data;
 mod follow;
+mod informants;
 mod network;
 mod process;
 mod tls;
