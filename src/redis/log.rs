@@ -196,8 +196,11 @@ impl ChangeLog for RedisLog {
             return Err(super::not_ours());
         }
         let reading = |key| Reading { key, now, seal: self.seal.as_deref() };
-        let read = |(row, key)| scripts::fetch_reply(row, reading(key));
-        rows.iter().zip(keys).map(read).collect::<Option<_>>().ok_or_else(super::not_ours)
+        Ok(rows
+            .iter()
+            .zip(keys)
+            .map(|(row, key)| scripts::fetch_reply(row, reading(key)))
+            .collect())
     }
 }
 

@@ -134,19 +134,24 @@ pub fn invalidate_reply(fields: &Fields) -> Option<Reply<bool>> {
     Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
 }
 
-pub fn fetch_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Fetched>> {
+/// Of one key among many, so it always is a reply.
+pub fn fetch_reply(fields: &Fields, reading: Reading<'_>) -> Reply<Fetched> {
     let mut reply = Reader(fields.iter());
-    let floor = reply.version()?;
-    let what = match reply.text()? {
-        "value" => match reply.stored(reading)? {
-            Ok(entry) => Fetched::Entry(entry),
-            Err((_, Unreadable::NoValue)) => Fetched::Nothing,
-            Err((_, Unreadable::Sealed(id))) => Fetched::Sealed(id),
+    let floor = reply.version();
+    let what = match reply.text() {
+        Some("value") => match reply.stored(reading) {
+            Some(Ok(entry)) => Fetched::Entry(entry),
+            Some(Err((_, Unreadable::NoValue))) => Fetched::Nothing,
+            Some(Err((_, Unreadable::Sealed(id)))) => Fetched::Sealed(id),
+            None => Fetched::Foreign,
         },
-        "none" => Fetched::Nothing,
-        _ => return None,
+        Some("none") => Fetched::Nothing,
+        _ => Fetched::Foreign,
     };
-    Some(Reply { floor, what })
+    match floor {
+        Some(floor) => Reply { floor, what },
+        None => Reply { floor: Version::NONE, what: Fetched::Foreign },
+    }
 }
 
 impl CommitReply {
