@@ -3,6 +3,7 @@
 mod data;
 mod follow;
 mod informants;
+mod late;
 mod network;
 mod process;
 mod tls;
