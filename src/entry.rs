@@ -248,6 +248,16 @@ impl Timing {
         (timing, margin < policy.margin)
     }
 
+    /// The earlier of each instant.
+    pub fn earlier(self, other: Self) -> Self {
+        Self {
+            minted_at: self.minted_at.min(other.minted_at),
+            refresh_at: self.refresh_at.min(other.refresh_at),
+            usable_until: self.usable_until.min(other.usable_until),
+            expires_at: self.expires_at.min(other.expires_at),
+        }
+    }
+
     /// As a host has it that did not mint it: renewed later, by a tenth to a half of what is left
     /// of its usable life then. The minter's host goes first and the others hear of it before they
     /// have asked; should it be gone, they do not all ask at once. `share` lies in 0..=1.

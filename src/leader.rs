@@ -44,6 +44,8 @@ pub struct Leader {
     sweep_at: Moment,
     /// Whether this term has said that it cannot read what others have sealed.
     told_sealed: Cell<bool>,
+    /// Whether it has said that there is something else under a key of ours.
+    told_foreign: Cell<bool>,
 }
 
 /// How far the log was read, and what of it is still to be carried out.
@@ -72,6 +74,7 @@ impl Leader {
             sweep: Vec::new(),
             sweep_at: Moment::default(),
             told_sealed: Cell::new(false),
+            told_foreign: Cell::new(false),
         }
     }
 
@@ -90,6 +93,12 @@ impl Leader {
             unfinished => Ok(unfinished),
         };
         let turned = read.and_then(|reading| self.carry_out(reading));
+        // No failure of the store, so nobody else says it.
+        if let Err(StoreError::Foreign(why)) = &turned
+            && !self.told_foreign.replace(true)
+        {
+            log::warn!("{why}; this host hears of no change elsewhere");
+        }
         let answered = turned.is_ok();
         if self.host.authority_heard(Heard::of(turned.as_ref().err()), self.host.now()) {
             match &turned {
@@ -118,6 +127,7 @@ impl Leader {
         }
         self.reading = None;
         self.told_sealed.set(false);
+        self.told_foreign.set(false);
         self.term = self.host.lead(now, until);
         self.term.is_some()
     }
@@ -213,6 +223,11 @@ impl Leader {
                     self.tell_sealed(id);
                     continue;
                 }
+                // What is wrong with one key must not keep the others from being compared.
+                Fetched::Foreign => {
+                    self.tell_foreign(key);
+                    continue;
+                }
             };
             let stored = what.as_ref().map_or(Version::NONE, |entry| entry.version);
             let held = self.host.look(key).and_then(|known| known.entry);
@@ -243,6 +258,12 @@ impl Leader {
                 "Redis has values sealed with key {id}, which this host does not have: it mints \
                  for itself until sharedstate.encryption_key_file holds that key"
             );
+        }
+    }
+
+    fn tell_foreign(&self, key: &Key) {
+        if !self.told_foreign.replace(true) {
+            log::warn!("what Redis has as {} is no entry of ours, and left alone", key.text());
         }
     }
 

@@ -28,7 +28,8 @@ impl Resolve for Names {
             uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let deadline = system::monotonic().plus(*timeout.after);
         let found = self.0.resolve(host, port, deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => error,
+            // Late, or not begun because others are.
+            io::ErrorKind::TimedOut | io::ErrorKind::ResourceBusy => error,
             // The resolver's own words ("failed to lookup address information") say no more.
             _ => io::Error::new(io::ErrorKind::NotFound, "its name has no address"),
         })?;

@@ -4,6 +4,7 @@
 //! the conversation is over: a late reply would answer the wrong question.
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,8 @@ pub struct Connection {
     parser: Parser,
     database: u32,
     endpoint: Endpoint,
+    /// The address that the endpoint's name led to; `None` for a path.
+    address: Option<SocketAddr>,
     sent: Arc<AtomicU64>,
     broken: bool,
 }
@@ -110,6 +113,11 @@ impl Connector {
         Self { config, sent: Arc::default(), resolver: Resolver::default(), last: Mutex::default() }
     }
 
+    #[cfg(test)]
+    pub fn resolving(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
+    }
+
     pub fn config(&self) -> &RedisConfig {
         &self.config
     }
@@ -134,11 +142,13 @@ impl Connector {
         if role != Role::Sentinel {
             *self.last.lock() = Some(endpoint.clone());
         }
+        let (transport, address) = self.connect(endpoint, deadline)?;
         let mut connection = Connection {
-            transport: self.connect(endpoint, deadline)?,
+            transport,
             parser: Parser::new(),
             database: if role == Role::Sentinel { 0 } else { self.config.database },
             endpoint: endpoint.clone(),
+            address: address.as_socket(),
             sent: Arc::clone(&self.sent),
             broken: false,
         };
@@ -150,7 +160,7 @@ impl Connector {
         &self,
         endpoint: &Endpoint,
         deadline: Moment,
-    ) -> Result<Box<dyn Transport>, StoreError> {
+    ) -> Result<(Box<dyn Transport>, SockAddr), StoreError> {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
             Endpoint::Tcp { host, port } => self
@@ -167,7 +177,7 @@ impl Connector {
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
                     socket.set_deadline(deadline);
-                    return self.secured(socket, endpoint);
+                    return Ok((self.secured(socket, endpoint)?, address.clone()));
                 }
                 Err(error) => last = error,
             }
@@ -188,6 +198,18 @@ impl Connector {
             // A unix socket does not leave this host; no DSN asks for TLS on one.
             _ => Ok(Box::new(socket)),
         }
+    }
+
+    /// Whether the name of its endpoint still leads to where `connection` does.
+    pub fn still_named(&self, connection: &Connection, deadline: Moment) -> bool {
+        let (Endpoint::Tcp { host, port }, Some(address)) =
+            (&connection.endpoint, &connection.address)
+        else {
+            return true;
+        };
+        // While names cannot be resolved, nothing says that it does not.
+        let named = self.resolver.resolve(host, *port, deadline);
+        named.map_or(true, |named| named.contains(address))
     }
 
     /// Everything in one round trip.

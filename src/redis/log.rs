@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
 
 use super::connection::{Connection, Connector};
+use super::pool::misled;
 use super::scripts::{self, Fields, Reading};
 use super::{RedisConfig, RedisStore};
 use crate::clock::{Moment, system};
@@ -41,10 +42,15 @@ struct Kept {
     right_at: Moment,
     /// Whether the log's last position was read on it.
     positioned: bool,
+    /// When its name was last resolved.
+    named_at: Moment,
 }
 
 /// How often it is made sure that this is still the server to follow: a former master goes on answering.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often its name is resolved: one that was not even demoted may have been left. Whoever moves a
+/// name lets it live about as long, and the resolver may be far away.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 
 impl RedisLog {
     /// Connects at first need.
@@ -57,6 +63,11 @@ impl RedisLog {
             connection: Mutex::new(None),
             seal: None,
         }
+    }
+
+    #[cfg(test)]
+    pub fn resolving(self, resolver: crate::resolve::Resolver) -> Self {
+        Self { connector: self.connector.resolving(resolver), ..self }
     }
 
     /// Read what is sealed, and nothing else.
@@ -74,24 +85,17 @@ impl RedisLog {
         let _held = SignalsHeld::hold();
         let config = self.connector.config();
         let mut lock = self.connection.lock();
-        let mut kept = lock.take();
         let now = system::monotonic();
         let by = now.plus(config.connect_timeout);
-        if let Some(Kept { connection, right_at, .. }) = &mut kept
-            && right_at.until(now) >= LOOK_AGAIN
-        {
-            connection.set_deadline(by);
-            if self.connector.still_right(connection, by) && self.takes_writes(connection).is_ok() {
-                *right_at = now;
-            } else {
-                kept = None;
-            }
-        }
+        let kept = match lock.take() {
+            Some(kept) => self.looked_at(kept, by).map_err(of_this_connection)?,
+            None => None,
+        };
         let (mut kept, reused) = match kept {
             Some(kept) => (kept, true),
             None => {
                 let connection = self.connector.open(by)?;
-                (Kept { connection, right_at: now, positioned: false }, false)
+                (Kept { connection, right_at: now, positioned: false, named_at: now }, false)
             }
         };
         let connection = &mut kept.connection;
@@ -101,21 +105,56 @@ impl RedisLog {
             *lock = Some(kept);
         }
         answer.map_err(|error| match self.connector.explain(&error) {
-            // Perhaps it was this connection only, cut by something on the way.
-            StoreError::TimedOut(why) if reused => StoreError::Unreachable(why),
-            explained => explained,
+            error if reused => of_this_connection(error),
+            error => error,
         })
+    }
+
+    /// `kept`, unless it leads to the wrong server by now. `Err`: it is of no use any more.
+    fn looked_at(&self, mut kept: Kept, by: Moment) -> Result<Option<Kept>, StoreError> {
+        let (connection, now) = (&mut kept.connection, system::monotonic());
+        if kept.right_at.until(now) >= LOOK_AGAIN {
+            connection.set_deadline(by);
+            // First, for sentinels that hang leave no time for it.
+            match self.takes_writes(connection) {
+                Err(error) if misled(&error) => return Ok(None),
+                asked => asked.map_err(|error| self.connector.explain(&error))?,
+            }
+            if !self.connector.still_right(connection, by) {
+                return Ok(None);
+            }
+            kept.right_at = now;
+        }
+        if kept.named_at.until(now) >= RESOLVE_AGAIN {
+            if !self.connector.still_named(connection, by) {
+                return Ok(None);
+            }
+            kept.named_at = now;
+        }
+        Ok(Some(kept))
     }
 
     /// A server that was demoted goes on answering what is read, of a log that may end there. Behind one
     /// address (a name, a virtual one) nobody says so but the server, to who writes.
     fn takes_writes(&self, connection: &mut Connection) -> RedisResult<()> {
-        redis::cmd("DEL").arg(&self.nothing).exec(connection)
+        match redis::cmd("DEL").arg(&self.nothing).exec(connection) {
+            Err(error) if misled(&error) || !connection.is_open() => Err(error),
+            // Refused for another reason (too few replicas, a full disk): masters do that, too.
+            _ => Ok(()),
+        }
     }
 
     /// Commands sent since this log was made.
     pub fn commands_sent(&self) -> u64 {
         self.connector.sent()
+    }
+}
+
+/// Perhaps it was this connection only, cut by something on the way.
+fn of_this_connection(error: StoreError) -> StoreError {
+    match error {
+        StoreError::TimedOut(why) => StoreError::Unreachable(why),
+        other => other,
     }
 }
 
@@ -157,8 +196,11 @@ impl ChangeLog for RedisLog {
             return Err(super::not_ours());
         }
         let reading = |key| Reading { key, now, seal: self.seal.as_deref() };
-        let read = |(row, key)| scripts::fetch_reply(row, reading(key));
-        rows.iter().zip(keys).map(read).collect::<Option<_>>().ok_or_else(super::not_ours)
+        Ok(rows
+            .iter()
+            .zip(keys)
+            .map(|(row, key)| scripts::fetch_reply(row, reading(key)))
+            .collect())
     }
 }
 

@@ -272,9 +272,11 @@ impl Store for RedisStore {
         // No secret: a restored entry was committed elsewhere, or under no lease.
         call.arg("").arg(entry.version.0).arg(entry.digest().to_string());
         let mut reply = self.run_commit(&call, key, now)?;
-        if let CommitReply::Missing(None | Some(Ok(_) | Err((_, Unreadable::NoValue)))) = reply.what
+        if let CommitReply::Missing(None | Some(Ok(_) | Err((_, Unreadable::NoValue))), asked_at) =
+            reply.what
         {
             self.push_entry(&mut call, key, entry, now);
+            call.arg(asked_at);
             reply = self.run_commit(&call, key, now)?;
         }
         let what = reply.what.decided().map_err(|id| self.locked_out(id))?;

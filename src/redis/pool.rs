@@ -148,11 +148,17 @@ impl Pool {
     }
 }
 
-/// Whether a fresh connection may fare better: this one was closed while it lay idle, the password
-/// has changed since, the server has stopped being the master, or the slot has moved.
+/// Whether a fresh connection may fare better: this one was closed while it lay idle, or leads to
+/// the wrong server.
 fn outdated(error: &RedisError) -> bool {
+    error.is_connection_dropped() || misled(error)
+}
+
+/// Whether the server says that it is not the one to ask: the password has changed since, it has
+/// stopped being the master, or the slot has moved.
+pub(super) fn misled(error: &RedisError) -> bool {
     let codes = ["NOAUTH", "READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
-    error.is_connection_dropped() || error.code().is_some_and(|code| codes.contains(&code))
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 /// How long to wait before asking again about a slot that is being moved, key by key.

@@ -1,6 +1,6 @@
 -- ARGV: see `publish`; the first question comes without timing and body, for mostly nothing is
--- missing. Replies: floor, then accepted | superseded … | fenced | missing | older … (what would be
--- replaced).
+-- missing. Replies: floor, then accepted | superseded … | fenced | missing now | older … now (what
+-- would be replaced). With the second question, ARGV[11] is the `now` of the first.
 
 local row = load_row()
 local floor = digits(row.floor)
@@ -14,7 +14,10 @@ if decided then
     return decided
 end
 if not ARGV[10] then
-    return row.ver > 0 and with_entry(row, 'older') or { floor, 'missing' }
+    local reply = row.ver > 0 and with_entry(row, 'older') or { floor, 'missing' }
+    table.insert(reply, digits(now))
+    return reply
 end
-publish(row, version, 0)
+-- What remains is counted from before the first question.
+publish(row, version, math.max(now - ARGV[11], 0))
 return { floor, 'accepted' }

@@ -49,8 +49,9 @@ pub enum CommitReply {
     Accepted,
     Superseded(Stored),
     Fenced,
-    /// Restore only: there is nothing as new; send the whole entry. With what it would replace.
-    Missing(Option<Stored>),
+    /// Restore only: there is nothing as new; send the whole entry. With what it would replace, and
+    /// the server's time.
+    Missing(Option<Stored>, i64),
 }
 
 /// Takes a reply apart from the front; `None` wherever it is not what a script of ours sends.
@@ -122,8 +123,8 @@ pub fn commit_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Commi
         "accepted" => CommitReply::Accepted,
         "superseded" => CommitReply::Superseded(reply.stored(reading)?),
         "fenced" => CommitReply::Fenced,
-        "missing" => CommitReply::Missing(None),
-        "older" => CommitReply::Missing(Some(reply.stored(reading)?)),
+        "missing" => CommitReply::Missing(None, reply.number()?),
+        "older" => CommitReply::Missing(Some(reply.stored(reading)?), reply.number()?),
         _ => return None,
     };
     Some(Reply { floor, what })
@@ -134,19 +135,24 @@ pub fn invalidate_reply(fields: &Fields) -> Option<Reply<bool>> {
     Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
 }
 
-pub fn fetch_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Fetched>> {
+/// Of one key among many, so it always is a reply.
+pub fn fetch_reply(fields: &Fields, reading: Reading<'_>) -> Reply<Fetched> {
     let mut reply = Reader(fields.iter());
-    let floor = reply.version()?;
-    let what = match reply.text()? {
-        "value" => match reply.stored(reading)? {
-            Ok(entry) => Fetched::Entry(entry),
-            Err((_, Unreadable::NoValue)) => Fetched::Nothing,
-            Err((_, Unreadable::Sealed(id))) => Fetched::Sealed(id),
+    let floor = reply.version();
+    let what = match reply.text() {
+        Some("value") => match reply.stored(reading) {
+            Some(Ok(entry)) => Fetched::Entry(entry),
+            Some(Err((_, Unreadable::NoValue))) => Fetched::Nothing,
+            Some(Err((_, Unreadable::Sealed(id)))) => Fetched::Sealed(id),
+            None => Fetched::Foreign,
         },
-        "none" => Fetched::Nothing,
-        _ => return None,
+        Some("none") => Fetched::Nothing,
+        _ => Fetched::Foreign,
     };
-    Some(Reply { floor, what })
+    match floor {
+        Some(floor) => Reply { floor, what },
+        None => Reply { floor: Version::NONE, what: Fetched::Foreign },
+    }
 }
 
 impl CommitReply {
@@ -154,11 +160,11 @@ impl CommitReply {
     pub fn decided(self) -> Result<Committed, KeyId> {
         Ok(match self {
             Self::Superseded(Err((_, Unreadable::Sealed(id))))
-            | Self::Missing(Some(Err((_, Unreadable::Sealed(id))))) => return Err(id),
+            | Self::Missing(Some(Err((_, Unreadable::Sealed(id)))), _) => return Err(id),
             Self::Accepted => Committed::Accepted,
             Self::Superseded(Ok(entry)) => Committed::Superseded(entry),
             // A newer release's value: not ours to adopt, nor to replace by something older.
-            Self::Superseded(Err(_)) | Self::Fenced | Self::Missing(_) => Committed::Fenced,
+            Self::Superseded(Err(_)) | Self::Fenced | Self::Missing(..) => Committed::Fenced,
         })
     }
 }

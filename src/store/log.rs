@@ -35,6 +35,8 @@ pub enum Fetched {
     Nothing,
     /// An entry for hosts that have this key.
     Sealed(KeyId),
+    /// Something that is no entry of ours.
+    Foreign,
 }
 
 /// - What is committed after [`ChangeLog::last`] was asked has a line after the position it gave.

@@ -155,11 +155,15 @@ impl Record {
     }
 
     /// Take over what the authority has. Of two copies of one version the minter's own is renewed
-    /// first, and stays so.
+    /// first, and stays so; and neither may live longer than the other, for the authority may have
+    /// come to it late.
     pub fn adopt(&mut self, entry: &Entry) {
         let mut entry = entry.clone();
-        if let Some(held) = self.entry.as_ref().filter(|held| held.version == entry.version) {
-            entry.timing.refresh_at = entry.timing.refresh_at.min(held.timing.refresh_at);
+        // A file's version does not say which file.
+        let one_mint =
+            |held: &&Entry| held.version == entry.version && held.version > Version::FILE;
+        if let Some(held) = self.entry.as_ref().filter(one_mint) {
+            entry.timing = entry.timing.earlier(held.timing);
         }
         self.entry = Some(entry);
     }

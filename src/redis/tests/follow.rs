@@ -154,6 +154,38 @@ fn lines_come_in_order_and_with_all_digits() {
 }
 
 #[test]
+fn a_key_that_is_no_row_of_ours_keeps_no_other_from_being_compared() {
+    let server = Server::start();
+    let mut follower = Follower::of(&server);
+    let (crm, other_type, no_number) = (key("crm"), key("type"), key("number"));
+    for key in [&crm, &other_type, &no_number] {
+        follower.reserve(key);
+        mint(&server.store(), key, 1, "one");
+    }
+    let mut admin = server.admin();
+    admin.tell("SET {sharedstate}:v:t:-:type text");
+    admin.tell("HSET {sharedstate}:v:t:-:number ver text");
+    follower.turn();
+    assert!(follower.version(&crm).is_some());
+    let first = follower.heartbeat(&crm);
+    thread::sleep(Duration::from_millis(20));
+    follower.turn();
+    assert!(follower.heartbeat(&crm) > first, "the host never becomes coherent");
+}
+
+#[test]
+fn a_comparison_that_an_acl_denies_is_a_refusal_and_no_foreign_key() {
+    let server = Server::start();
+    server.admin().tell("ACL SETUSER app on >pw ~* +@all -hmget");
+    let log = RedisLog::new(server.tcp("app:pw@", ""));
+    let denied = log.fetch(&[key("crm")], system::monotonic());
+    assert!(
+        matches!(&denied, Err(StoreError::Refused(why)) if why.contains("ACL LOG")),
+        "{denied:?}"
+    );
+}
+
+#[test]
 fn a_server_that_was_demoted_is_not_followed_although_it_answers() {
     let server = Server::start();
     let log = RedisLog::new(server.config());

@@ -2,6 +2,8 @@
 
 mod data;
 mod follow;
+mod informants;
+mod late;
 mod network;
 mod process;
 mod tls;

@@ -98,6 +98,21 @@ fn an_older_answer_about_the_same_version_does_not_unconfirm_it() {
 }
 
 #[test]
+fn of_two_copies_of_one_version_the_earlier_deadlines_are_kept_and_of_two_files_the_second() {
+    for version in [Version(5), Version::FILE] {
+        let host = host();
+        let first = Entry { version, ..entry(5) };
+        let mut second = first.clone();
+        second.timing.usable_until = first.timing.usable_until.plus_millis(9);
+        host.adopt(&key(), &first, asked(1)).unwrap();
+        host.adopt(&key(), &second, asked(2)).unwrap();
+        let kept = host.look(&key()).unwrap().entry.unwrap().timing;
+        let wanted = if version == Version::FILE { second.timing } else { first.timing };
+        assert_eq!(kept, wanted);
+    }
+}
+
+#[test]
 fn one_process_revalidates_until_its_time_is_up() {
     let host = host();
     assert!(host.may_revalidate(&key(), at(0), at(50)));
