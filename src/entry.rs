@@ -280,11 +280,9 @@ impl Timing {
         }
     }
 
-    /// Whether a sheet's next refresh was put off beyond its interval, which is half of its usable
-    /// life: somebody asked a moment ago, and what came of it is no reason to ask again at once.
-    pub fn is_put_off(&self) -> bool {
-        let half = self.minted_at.until(self.usable_until) / 2;
-        self.refresh_at > self.minted_at.plus(half)
+    /// Of a sheet, which is stale after two.
+    pub fn interval(&self) -> Duration {
+        self.minted_at.until(self.usable_until) / 2
     }
 
     /// Whether a sheet is older than it should be.

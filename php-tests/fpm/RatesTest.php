@@ -113,8 +113,8 @@ final class RatesTest extends TestCase
 
     public function test_traffic_flat_out_on_two_hosts_makes_no_call_and_no_store_write_of_its_own(): void
     {
-        // A day of 24 hours, each compressed to two seconds, and then an hour without the provider.
-        [$hours, $hour] = [getenv('FULL') ? 24 : 6, 2];
+        // A day of 24 hours, each compressed to three seconds, and then two without the provider.
+        [$hours, $hour] = getenv('FULL') ? [24, 3] : [6, 2];
         $redis = $this->redis();
         $settings = ['redis.dsn' => $redis->dsn(), 'fx.refresh_interval_s' => $hour, 'fx.max_stale_s' => 72 * $hour];
         $hosts = [$this->shop('north', $settings, 16), $this->shop('south', $settings, 16)];

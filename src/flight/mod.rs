@@ -70,7 +70,7 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renew {
     WhenDue,
-    /// Also before it is due, once it is this old.
+    /// Also before it is due, once it is this old; for sheets.
     AtAge(Duration),
     /// Somebody else sees to it.
     Never,
@@ -81,9 +81,11 @@ impl Renew {
         let due = entry.freshness(kind, now) != Freshness::Fresh;
         match self {
             Self::WhenDue => due,
+            // Counted back from the refresh, for that may have been put off: somebody asked a moment
+            // ago, and what came of it is no reason to ask again at once.
             Self::AtAge(age) => {
-                let old = now >= entry.timing.minted_at.plus(age);
-                due || (old && !entry.timing.is_put_off())
+                let ahead = entry.timing.interval().saturating_sub(age);
+                due || now.plus(ahead) >= entry.timing.refresh_at
             }
             Self::Never => false,
         }

@@ -210,7 +210,9 @@ impl Refresher {
             Outcome::Failed { reason: reason.clone(), least }
         } else {
             // Who asked to be left alone is left alone by the whole fleet: that is kept with the sheet.
-            let timing = Timing { refresh_at: self.host.now().plus(least), ..held.timing };
+            // Half an interval more, for a cron job comes that much ahead.
+            let next = self.host.now().plus(least + self.rules.policy.interval / 2);
+            let timing = Timing { refresh_at: next, ..held.timing };
             let source = held.parsed_detail().source;
             self.minted(&source, noting(&held.value, not_before), timing)
         };

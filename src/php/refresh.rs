@@ -66,7 +66,13 @@ fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str
         (_, Ok(served)) if served.degraded => "failed",
         (_, Ok(served)) => {
             let age = served.entry.timing.minted_at.until(runtime.now());
-            if served.tier == Tier::Store || age < half { "fresh" } else { "busy" }
+            match served.tier {
+                Tier::Store => "fresh",
+                _ if age < half => "fresh",
+                // Asked about a moment ago, and still held back.
+                _ if is_quarantined(runtime, key) => "quarantined",
+                _ => "busy",
+            }
         }
         (_, Err(Stop::Throw(Error::RateUnavailable(_) | Error::MintFailed { .. }))) => "backoff",
         (_, Err(Stop::Throw(Error::WaitTimeout(_)))) => "busy",
