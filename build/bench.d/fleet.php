@@ -22,7 +22,7 @@ function commands(RedisServer $redis): array
     return array_map('intval', array_combine($found[1], $found[2])) + ['evalsha' => 0, 'xread' => 0];
 }
 
-echo "\n| hosts | workers each | requests | lifetimes | mints | commands per lifetime | of them per host | of the leaders at rest, a second and host | connections |\n";
+echo "\n| hosts | workers each | requests | lifetimes | mints | commands per lifetime | of them per host | `XREAD` of a leader, a second | connections |\n";
 echo "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
 foreach ([[2, 10], [5, 10], [10, 10], [20, 2], [20, 10]] as [$hosts, $workers]) {
     $folder = Temp::folder();
