@@ -50,11 +50,15 @@ final class RedisServer
         return 'unix://' . $this->socket();
     }
 
-    /** A port that nobody listened on a moment ago. */
+    /** A port that nobody listened on a moment ago, and that no connection gets by itself: those are from 32768 on. */
     public static function freePort(): int
     {
-        $server = stream_socket_server('tcp://127.0.0.1:0');
-        return (int) substr(strrchr((string) stream_socket_get_name($server, false), ':'), 1);
+        static $given = [];
+        do {
+            $port = random_int(10_000, 32_000);
+            $server = isset($given[$port]) ? false : @stream_socket_server("tcp://127.0.0.1:$port");
+        } while ($server === false);
+        return $given[$port] = $port;
     }
 
     public function kill(): void
