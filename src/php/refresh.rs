@@ -62,13 +62,13 @@ fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str
         }
         (Some(Ended::Failed(_)), _) => "failed",
         (_, Ok(served)) if served.backing_off.is_some() => "backoff",
-        // Nobody can say whether it is anybody's turn.
-        (_, Ok(served)) if served.degraded => "failed",
         (_, Ok(served)) => {
             let age = served.entry.timing.minted_at.until(runtime.now());
             match served.tier {
                 Tier::Store => "fresh",
                 _ if age < half => "fresh",
+                // The store does not answer, so nobody can say whose turn it is.
+                _ if served.degraded => "failed",
                 // Asked about a moment ago, and still held back.
                 _ if is_quarantined(runtime, key) => "quarantined",
                 _ => "busy",
