@@ -1,0 +1,172 @@
+<?php
+
+declare(strict_types=1);
+
+use SharedState\Tests\Support\Build;
+use SharedState\Tests\Support\Cli;
+use SharedState\Tests\Support\CliResult;
+use SharedState\Tests\Support\Crm;
+use SharedState\Tests\Support\Fpm;
+use SharedState\Tests\Support\Nginx;
+use SharedState\Tests\Support\Process;
+use SharedState\Tests\Support\RatesServer;
+use SharedState\Tests\Support\TestCase;
+
+/** Each of examples/ as it stands, with its real libraries, against a CRM that refuses what it has not issued. */
+final class ExamplesTest extends TestCase
+{
+    private const ORDERS = ['orders' => [['id' => 1, 'total' => '19.99', 'currency' => 'EUR'], ['id' => 2, 'total' => '5.00', 'currency' => 'EUR']]];
+
+    private Crm $crm;
+    private string $examples;
+    private Fpm $fpm;
+
+    protected function setUp(): void
+    {
+        parent::setUp();
+        $this->crm = new Crm("$this->folder/crm");
+        // A copy, for what Composer would put beside them.
+        $this->examples = "$this->folder/examples";
+        exec('cp -r ' . escapeshellarg(dirname(__DIR__, 2) . '/examples') . ' ' . escapeshellarg($this->examples));
+        foreach (glob("$this->examples/*/composer.json") as $composer) {
+            $vendor = dirname($composer) . '/vendor';
+            mkdir($vendor);
+            copy(dirname(__DIR__) . '/support/vendor.php', "$vendor/autoload.php");
+            copy(dirname(__DIR__) . '/support/league.php', "$vendor/league.php");
+        }
+    }
+
+    /** @return list<string> options of a PHP with the modules that the libraries want, and this machine's php.ini out of the way */
+    private function options(): array
+    {
+        $options = [];
+        foreach (['extension' => ['ctype', 'curl', 'mbstring'], 'include_path' => ['.:/usr/share/php'], 'sharedstate.host.dir' => [$this->folder]] as $name => $values) {
+            foreach ($values as $value) {
+                array_push($options, '-d', "$name=$value");
+            }
+        }
+        return $options;
+    }
+
+    private function runExample(string $file): CliResult
+    {
+        $result = Cli::run([...$this->options(), "$this->examples/$file"], [], $this->crm->environment());
+        // Debian's Laravel is older than its PHP, which says so.
+        $errors = trim(preg_replace('#^Deprecated: .+ in /usr/share/php/.+\n#m', '', $result->errors));
+        self::assertSame([0, ''], [$result->status, $errors], $result->all());
+        $this->assertNamesNoSecret($result->all());
+        return $result;
+    }
+
+    private function assertNamesNoSecret(string $text): void
+    {
+        self::assertNotSame([], $this->crm->tokens());
+        foreach ([...$this->crm->tokens(), 's3cret'] as $secret) {
+            self::assertStringNotContainsString($secret, $text);
+        }
+    }
+
+    /** @return array<string, array{string}> */
+    public static function clients(): array
+    {
+        return ['Guzzle' => ['guzzle/orders.php'], 'Laravel' => ['laravel/orders.php'], 'Symfony' => ['symfony/orders.php']];
+    }
+
+    /** @dataProvider clients */
+    public function test_a_token_that_the_api_refuses_costs_one_mint_and_one_more_call(string $file): void
+    {
+        for ($i = 0; $i < 2; $i++) {
+            self::assertSame(self::ORDERS, json_decode($this->runExample($file)->output, true));
+        }
+        self::assertSame(1, $this->crm->answered('POST /token 200'), 'two processes share a mint');
+        self::assertSame(0, $this->crm->answered('GET /orders 401'));
+
+        $this->crm->revoke();
+        self::assertSame(self::ORDERS, json_decode($this->runExample($file)->output, true));
+        self::assertSame(2, $this->crm->answered('POST /token 200'));
+        self::assertSame(1, $this->crm->answered('GET /orders 401'));
+        self::assertSame(3, $this->crm->answered('GET /orders 200'));
+    }
+
+    /** @dataProvider clients */
+    public function test_an_api_that_refuses_every_token_is_asked_twice_and_no_more(string $file): void
+    {
+        $this->crm->refuseAll();
+        $result = Cli::run([...$this->options(), "$this->examples/$file"], [], $this->crm->environment());
+        self::assertNotSame(0, $result->status);
+        self::assertStringContainsString('401', $result->all());
+        self::assertSame(2, $this->crm->answered('GET /orders 401'));
+        self::assertSame(2, $this->crm->answered('POST /token 200'));
+        $this->assertNamesNoSecret($result->all());
+    }
+
+    private function shop(): Nginx
+    {
+        $rates = new RatesServer($this->folder);
+        $lines = [];
+        foreach ($this->crm->environment() as $name => $value) {
+            $lines["env[$name]"] = $value;
+        }
+        $this->fpm = $this->host('shop', ['fx.sources' => $rates->ecb()], $lines, ['extension' => 'curl']);
+        return new Nginx($this->folder, $this->fpm, "$this->examples/plain");
+    }
+
+    public function test_a_page_shows_orders_in_the_visitors_currency_and_survives_a_revoked_token(): void
+    {
+        $shop = $this->shop();
+        [$page] = $shop->get('index.php', []);
+        self::assertSame("order 1: 19.99 EUR, that is 22.33 USD\norder 2: 5.00 EUR, that is 5.59 USD\n1 EUR is 1.1172 USD\n", $page);
+        [$page] = $shop->get('index.php', ['currency' => 'JPY']);
+        self::assertStringContainsString("19.99 EUR, that is 3512 JPY\n", $page);
+
+        $this->crm->revoke();
+        self::assertStringContainsString("19.99 EUR, that is 22.33 USD\n", $shop->get('index.php', ['currency' => 'nonsense'])[0]);
+        self::assertSame(2, $this->crm->answered('POST /token 200'));
+        self::assertSame(1, $this->crm->answered('GET /orders 401'));
+        $this->assertNamesNoSecret($this->fpm->logged());
+    }
+
+    public function test_a_page_says_sorry_and_the_log_says_why_when_no_token_is_to_be_had(): void
+    {
+        $shop = $this->shop();
+        $this->crm->stop();
+        self::assertSame("Please come back in a minute.\n", $shop->get('index.php', [])[0]);
+        self::assertStringContainsString('the CRM cannot be reached', $this->fpm->logged());
+    }
+
+    public function test_two_workers_share_each_renewal_and_end_well_when_told(): void
+    {
+        $crm = new Crm("$this->folder/crm-of-short-tokens", 3);
+        $workers = [];
+        foreach (['one', 'two'] as $name) {
+            $workers[$name] = Process::start([
+                Build::php(), '-n', '-d', 'extension=' . Build::extension(), ...$this->options(), "$this->examples/worker/worker.php",
+            ], "$this->folder/worker-$name.log", $crm->environment() + getenv());
+        }
+        $this->until('the third mint', static fn (): bool => count($crm->tokens()) >= 3);
+        // Both go on with the third.
+        $before = $crm->answered('GET /orders 200');
+        $this->until('more jobs', static fn (): bool => $crm->answered('GET /orders 200') > $before + 20);
+
+        foreach ($workers as $name => $worker) {
+            $worker->signal(SIGTERM);
+            self::assertSame(0, $worker->exitStatus(), $worker->tail());
+            self::assertSame(1, preg_match('/^(\d+) jobs done, 0 failed, (\d+) tokens seen, (-?\d+) bytes of memory more/', $worker->tail(), $match), $worker->tail());
+            self::assertGreaterThan(100, (int) $match[1]);
+            self::assertSame(3, (int) $match[2]);
+            // Nothing that grows with the jobs: one pointer for each would be more.
+            self::assertLessThan(8 * (int) $match[1], (int) $match[3]);
+        }
+        self::assertSame(3, count($crm->tokens()), 'one mint for each lifetime, not one for each worker');
+        self::assertSame(0, $crm->answered('GET /orders 401'), 'no job ever carried an expired token');
+    }
+
+    public function test_a_token_object_of_league_is_understood_with_an_expiry_and_without(): void
+    {
+        $said = $this->runExample('league/token.php')->output;
+        self::assertSame("crm: a token of 40 characters for 60 minutes\ncrm-no-expiry: a token of 40 characters for 30 minutes\n", $said);
+        self::assertSame($said, $this->runExample('league/token.php')->output);
+        self::assertSame(1, $this->crm->answered('POST /token 200'));
+        self::assertSame(1, $this->crm->answered('POST /token/no-expiry 200'));
+    }
+}
