@@ -17,7 +17,7 @@ declare(strict_types=1);
 
 $folder = (string) getenv('CRM_FOLDER');
 @mkdir($folder, 0700);
-$path = (string) parse_url((string) $_SERVER['REQUEST_URI'], PHP_URL_PATH);
+$path = (string) parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
 
 $issue = static function (bool $saysExpiry) use ($folder): array {
     $id = $_POST['client_id'] ?? $_SERVER['PHP_AUTH_USER'] ?? null;
@@ -32,11 +32,11 @@ $issue = static function (bool $saysExpiry) use ($folder): array {
 };
 
 $inForce = static function () use ($folder): bool {
-    $revoked = (float) @file_get_contents("$folder/revoked");
+    $revoked = floatval(@file_get_contents("$folder/revoked"));
     foreach (@file("$folder/tokens") ?: [] as $line) {
         [$token, $issued, $expires] = explode(' ', rtrim($line));
         if (($_SERVER['HTTP_AUTHORIZATION'] ?? '') === "Bearer $token") {
-            return (float) $issued > $revoked && microtime(true) < (float) $expires;
+            return floatval($issued) > $revoked && microtime(true) < floatval($expires);
         }
     }
     return false;

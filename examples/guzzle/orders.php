@@ -24,4 +24,4 @@ $stack = HandlerStack::create();
 $stack->push(new SharedToken('crm', new Uri($url), $mint), 'shared_token');
 $crm = new Client(['base_uri' => $url, 'timeout' => 5.0, 'handler' => $stack]);
 
-echo $crm->get('/orders')->getBody();
+echo (string) $crm->get('/orders')->getBody();

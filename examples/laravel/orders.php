@@ -16,4 +16,6 @@ $app->instance('config', new Repository(['services' => require __DIR__ . '/confi
 (new CrmServiceProvider($app))->register();
 
 // In a controller or a job: a parameter of type Crm.
-echo json_encode(['orders' => $app->make(Crm::class)->orders()]), "\n";
+/** @var Crm $crm */
+$crm = $app->make(Crm::class);
+echo json_encode(['orders' => $crm->orders()]), "\n";

@@ -11,7 +11,7 @@ declare(strict_types=1);
  */
 function crm_request(string $path, array $headers = [], #[\SensitiveParameter] ?string $form = null): array
 {
-    $curl = curl_init(getenv('CRM_URL') . $path);
+    $curl = curl_init((string) getenv('CRM_URL') . $path);
     curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 5, CURLOPT_HTTPHEADER => $headers]);
     if ($form !== null) {
         curl_setopt($curl, CURLOPT_POSTFIELDS, $form);
@@ -20,7 +20,7 @@ function crm_request(string $path, array $headers = [], #[\SensitiveParameter] ?
     if (!is_string($body)) {
         throw new RuntimeException('the CRM cannot be reached: ' . curl_error($curl));
     }
-    return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $body];
+    return [(int) curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $body];
 }
 
 /** The token response as it comes. Called by one worker of the fleet; the others get what it returns. */
@@ -34,8 +34,8 @@ function crm_mint(): string
     return $status === 200 ? $body : throw new RuntimeException("the CRM answered $status to the request for a token");
 }
 
-/** @return array<mixed> */
-function crm_get(string $path): array
+/** The body of the CRM's answer. */
+function crm_get(string $path): string
 {
     $token = shared_token_get('crm', 'crm_mint');
     [$status, $body] = crm_request($path, ["Authorization: Bearer $token"]);
@@ -46,5 +46,13 @@ function crm_get(string $path): array
     if ($status !== 200) {
         throw new RuntimeException("the CRM answered $status to $path");
     }
-    return (array) json_decode($body, true, flags: JSON_THROW_ON_ERROR);
+    return $body;
+}
+
+/** @return list<array{id: int, total: string, currency: string}> */
+function crm_orders(): array
+{
+    /** @var array{orders: list<array{id: int, total: string, currency: string}>} $answer */
+    $answer = json_decode(crm_get('/orders'), true, flags: JSON_THROW_ON_ERROR);
+    return $answer['orders'];
 }

@@ -8,12 +8,13 @@ require __DIR__ . '/crm.php';
 
 header('Content-Type: text/plain');
 $currency = match ($_GET['currency'] ?? null) {
-    'CHF', 'GBP', 'JPY' => $_GET['currency'],
+    'GBP' => 'GBP',
+    'JPY' => 'JPY',
     default => 'USD',
 };
 
 try {
-    foreach (crm_get('/orders')['orders'] as $order) {
+    foreach (crm_orders() as $order) {
         // Exact, in the currency's own decimals. An order's record wants fx_quote(): the rate and its date, too.
         $price = fx_convert($order['total'], $order['currency'], $currency);
         echo "order {$order['id']}: {$order['total']} {$order['currency']}, that is $price $currency\n";

@@ -16,4 +16,6 @@ $container = new ContainerBuilder();
 $container->compile(true);
 
 // In a controller or a command: a parameter of type Orders.
-echo json_encode($container->get(Orders::class)->all()), "\n";
+/** @var Orders $orders */
+$orders = $container->get(Orders::class);
+echo json_encode($orders->all()), "\n";

@@ -12,13 +12,14 @@ final class Crm
     public readonly string $url;
     private Process $process;
 
-    public function __construct(private readonly string $folder, int $tokenSeconds = 3600)
+    /** @param ?string $router what answers in its place, and may require it */
+    public function __construct(private readonly string $folder, int $tokenSeconds = 3600, ?string $router = null)
     {
         $port = RedisServer::freePort();
         $this->url = "http://127.0.0.1:$port";
         // Four at a time: a mint must not wait behind the orders of others.
         $environment = ['CRM_FOLDER' => $folder, 'CRM_TOKEN_SECONDS' => (string) $tokenSeconds, 'PHP_CLI_SERVER_WORKERS' => '4'];
-        $this->process = Process::start([Build::php(), '-n', '-S', "127.0.0.1:$port", dirname(__DIR__, 2) . '/examples/crm.php'], "$folder.out", $environment + getenv());
+        $this->process = Process::start([Build::php(), '-n', '-S', "127.0.0.1:$port", $router ?? self::script()], "$folder.out", $environment + getenv());
         $deadline = microtime(true) + 5.0;
         while (!@stream_socket_client("tcp://127.0.0.1:$port", $code, $message, 0.1)) {
             if (microtime(true) > $deadline) {
@@ -26,6 +27,11 @@ final class Crm
             }
             usleep(5_000);
         }
+    }
+
+    public static function script(): string
+    {
+        return dirname(__DIR__, 2) . '/examples/crm.php';
     }
 
     /** @return array<string, string> what an example finds in its environment */
@@ -61,6 +67,12 @@ final class Crm
     public function tokens(): array
     {
         return array_map(static fn (string $line): string => strtok($line, ' '), $this->lines('tokens'));
+    }
+
+    /** @return list<float> when it gave them */
+    public function issued(): array
+    {
+        return array_map(static fn (string $line): float => (float) explode(' ', $line)[1], $this->lines('tokens'));
     }
 
     /** @return list<string> */

@@ -18,15 +18,17 @@ final class SharedTokenHttpClient implements HttpClientInterface
 {
     use AsyncDecoratorTrait;
 
+    /** @var Closure(): string */
     private readonly Closure $mint;
 
+    /** @param callable(): string $mint returns the token response */
     public function __construct(HttpClientInterface $client, private readonly string $name, callable $mint)
     {
         $this->client = $client;
         $this->mint = $mint(...);
     }
 
-    /** @param array<string, mixed> $options */
+    /** @param array<mixed> $options */
     public function request(string $method, string $url, array $options = []): ResponseInterface
     {
         $token = shared_token_get($this->name, $this->mint);

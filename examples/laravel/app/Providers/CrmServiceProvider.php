@@ -5,17 +5,13 @@ declare(strict_types=1);
 namespace App\Providers;
 
 use App\Services\Crm;
-use Illuminate\Contracts\Container\Container;
-use Illuminate\Http\Client\Factory;
 use Illuminate\Support\ServiceProvider;
 
 final class CrmServiceProvider extends ServiceProvider
 {
     public function register(): void
     {
-        $this->app->singleton(Crm::class, static fn (Container $app): Crm => new Crm(
-            $app->make(Factory::class),
-            $app->make('config')->get('services.crm'),
-        ));
+        $this->app->singleton(Crm::class);
+        $this->app->when(Crm::class)->needs('$config')->giveConfig('services.crm');
     }
 }

@@ -19,6 +19,7 @@ final class Crm
     /** @return list<array{id: int, total: string, currency: string}> */
     public function orders(): array
     {
+        /** @var list<array{id: int, total: string, currency: string}> */
         return $this->get('/orders')->throw()->json('orders');
     }
 
