@@ -19,8 +19,11 @@ declare(strict_types=1);
         'vlucas/phpdotenv' => 'Dotenv/autoload.php',
     ];
     $composer = json_decode((string) file_get_contents(dirname(__DIR__) . '/composer.json'), true, flags: JSON_THROW_ON_ERROR);
-    foreach (array_diff(array_keys($composer['require']), ['php']) as $name) {
-        require_once $packages[$name];
+    foreach (array_keys($composer['require']) as $name) {
+        // The others are PHP and its extensions.
+        if (str_contains($name, '/')) {
+            require_once $packages[$name];
+        }
     }
     $namespaces = $composer['autoload']['psr-4'] ?? [];
     spl_autoload_register(static function (string $class) use ($namespaces): void {

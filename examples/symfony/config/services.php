@@ -16,7 +16,7 @@ return static function (ContainerConfigurator $container): void {
     // With FrameworkBundle this is `framework.http_client.scoped_clients`.
     $services->set('crm.http', HttpClientInterface::class)
         ->factory([HttpClient::class, 'createForBaseUri'])
-        ->args([env('CRM_URL'), ['timeout' => 5]]);
+        ->args([env('CRM_URL'), ['max_duration' => 5]]);
     $services->alias(HttpClientInterface::class . ' $crmHttp', 'crm.http');
 
     $services->set(ClientCredentials::class)

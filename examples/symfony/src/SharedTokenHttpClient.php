@@ -35,19 +35,28 @@ final class SharedTokenHttpClient implements HttpClientInterface
 
         return new AsyncResponse($this->client, $method, $url, ['auth_bearer' => $token] + $options,
             function (ChunkInterface $chunk, AsyncContext $context) use ($method, $url, $options, $token): Generator {
-                $isAnswer = $chunk->getError() === null && $chunk->getInformationalStatus() === null && $chunk->isFirst();
-                // A body that streams was sent and is gone.
-                $isRefused = $isAnswer && $context->getStatusCode() === 401 && !is_object($options['body'] ?? null) && !is_resource($options['body'] ?? null);
-                $fresh = $isRefused ? shared_token_get($this->name, $this->mint, ['rejected' => $token]) : $token;
-                if ($isAnswer) {
-                    $context->passthru();
-                }
-                if ($fresh === $token) {
+                if ($chunk->getError() !== null || $chunk->getInformationalStatus() !== null || !$chunk->isFirst()) {
                     yield $chunk;
                     return;
                 }
-                $context->getResponse()->cancel();
-                $context->replaceRequest($method, $url, ['auth_bearer' => $fresh] + $options);
+                // The head of the answer has come. Whatever follows goes through.
+                $context->passthru();
+                if ($context->getStatusCode() === 401 && self::canBeSentAgain($options['body'] ?? '')) {
+                    $fresh = shared_token_get($this->name, $this->mint, ['rejected' => $token]);
+                    // The same again: it was renewed a moment ago, and the API refuses something else.
+                    if ($fresh !== $token) {
+                        $context->getResponse()->cancel();
+                        $context->replaceRequest($method, $url, ['auth_bearer' => $fresh] + $options);
+                        return;
+                    }
+                }
+                yield $chunk;
             });
+    }
+
+    /** A body that is read while it is sent is gone by then. */
+    private static function canBeSentAgain(mixed $body): bool
+    {
+        return is_string($body) || is_array($body);
     }
 }
