@@ -9,7 +9,7 @@ declare(strict_types=1);
  *
  * @return array{int, string} status and body
  */
-function crm_request(string $path, array $headers = [], #[\SensitiveParameter] ?string $form = null): array
+function crm_request(string $path, #[\SensitiveParameter] array $headers = [], #[\SensitiveParameter] ?string $form = null): array
 {
     $curl = curl_init((string) getenv('CRM_URL') . $path);
     curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 5, CURLOPT_HTTPHEADER => $headers]);

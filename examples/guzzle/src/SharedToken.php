@@ -36,7 +36,8 @@ final class SharedToken
             if (UriComparator::isCrossOrigin($this->api, $request->getUri())) {
                 return $handler($request, $options);
             }
-            $send = static fn (string $token): PromiseInterface => $handler($request->withHeader('Authorization', "Bearer $token"), $options);
+            $send = static fn (#[\SensitiveParameter] string $token): PromiseInterface =>
+                $handler($request->withHeader('Authorization', "Bearer $token"), $options);
             $token = shared_token_get($this->name, $this->mint);
 
             return $send($token)->then(function (ResponseInterface $response) use ($request, $send, $token): ResponseInterface|PromiseInterface {
