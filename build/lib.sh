@@ -88,6 +88,21 @@ need_valkey() {
         mv tree/usr/bin/valkey-check-rdb "$VALKEY_SERVER" && rm -rf lists cache tree ./*.deb) >"$folder/log" 2>&1
 }
 
+# The analyzer is one program of crates.io; PHPStan is only where Composer finds it. The last that this Rust builds.
+MAGO_NEEDED=1.29.0
+
+# need_mago: sets MAGO to the PHP analyzer that mago.toml is for, built once, below the target folder.
+need_mago() {
+    local folder=$TARGET/mago
+    MAGO=$folder/$MAGO_NEEDED/bin/mago
+    [ ! -x "$MAGO" ] || return 0
+    say "building the PHP analyzer (once; about two minutes)"
+    # A quick build rather than a quick program: it runs for half a second.
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=0 \
+        cargo install --quiet --locked --version "$MAGO_NEEDED" --root "$folder/$MAGO_NEEDED" --target-dir "$folder/build" mago >&2
+    rm -rf "$folder/build"
+}
+
 need_rust() {
     local found
     # rustup installs here and tells only new shells.

@@ -76,6 +76,16 @@ final class Process
         unset(self::$running[$this->pid]);
     }
 
+    /** What it exits with; null if it does not within that time. PHP before 8.3 tells that once. */
+    public function exitStatus(float $seconds = 5.0): ?int
+    {
+        $deadline = microtime(true) + $seconds;
+        while (($status = proc_get_status($this->handle))['running'] && microtime(true) < $deadline) {
+            usleep(5_000);
+        }
+        return $status['running'] ? null : $status['exitcode'];
+    }
+
     public function tail(int $bytes = 4000): string
     {
         return substr((string) @file_get_contents($this->log), -$bytes);
