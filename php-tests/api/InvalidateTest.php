@@ -31,6 +31,7 @@ final class InvalidateTest extends TestCase
         self::assertSame([true, 'SECRET-T2', false, 'SECRET-T2', 2], $said);
     }
 
+    /** @group extension */
     public function test_another_process_sees_it_at_once(): void
     {
         $this->php(self::MINT . "return shared_token_get('crm', \$mint);");

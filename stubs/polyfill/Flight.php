@@ -21,7 +21,7 @@ final class Flight
     /** An invalidation may refuse one mint; a second one in the same call is somebody else's to deal with. */
     private const MAX_MINTS = 2;
 
-    /** @var array<string, array{holder: string, fiber: ?\Fiber, pid: int, key: Key}> the mints that this process is in */
+    /** @var array<string, array{right: string, fiber: ?\WeakReference<\Fiber>, key: Key}> the mints that this process is in */
     private static array $mine = [];
     private static bool $watched = false;
 
@@ -65,9 +65,9 @@ final class Flight
             if (isset(self::$mine[$this->key->text()])) {
                 return $have !== null ? $this->hit($have) : throw $this->recursion();
             }
-            $holder = bin2hex(random_bytes(8));
+            $right = bin2hex(random_bytes(8));
             $claim = fn (Record $record): Claimed => $record->claim(
-                $holder, $have?->version ?? 0, $this->rejected, $settings->seconds('token.max_mint_ms'), $now);
+                self::holder($right), $have?->version ?? 0, $this->rejected, $settings->seconds('token.max_mint_ms'), $now);
             $claimed = $store->change($this->key, $claim);
             if ($claimed->entry !== null) {
                 return $this->hit($claimed->entry);
@@ -88,15 +88,15 @@ final class Flight
                 continue;
             }
             if ($this->make === null) {
-                $store->change($this->key, static fn (Record $record) => $record->abandon($holder, $now));
+                $store->change($this->key, static fn (Record $record) => $record->abandon(self::holder($right), $now));
                 throw $this->nothing($store->read($this->key)->known(), $now);
             }
             $this->ended = null;
             if (++$mints > self::MAX_MINTS) {
-                $store->change($this->key, static fn (Record $record) => $record->abandon($holder, $now));
+                $store->change($this->key, static fn (Record $record) => $record->abandon(self::holder($right), $now));
                 throw $this->waited();
             }
-            $made = $this->mint($holder, $claimed->version);
+            $made = $this->mint($right, $claimed->version);
             if ($made !== null) {
                 return $made;
             }
@@ -104,36 +104,37 @@ final class Flight
     }
 
     /** Null when what it brought was refused: look again. */
-    private function mint(string $holder, int $version): ?Entry
+    private function mint(string $right, int $version): ?Entry
     {
         $text = $this->key->text();
         $from = microtime(true);
         self::watch();
-        self::$mine[$text] = ['holder' => $holder, 'fiber' => \Fiber::getCurrent(), 'pid' => (int) getmypid(), 'key' => $this->key];
+        // Weak: a fiber that nobody else holds is to be destroyed, and its right freed.
+        $fiber = \Fiber::getCurrent() === null ? null : \WeakReference::create(\Fiber::getCurrent());
+        self::$mine[$text] = ['right' => $right, 'fiber' => $fiber, 'key' => $this->key];
         $store = Store::current();
         try {
             $answer = ($this->make)(['name' => $this->key->name, 'version' => $version]);
             $entry = ($this->read)($answer, $version, $from);
-            $text = \is_string($entry->value) ? $entry->value : serialize($entry->value);
-            $this->mustFit(\strlen($text) + \strlen(serialize($entry->kept)));
+            $this->mustFit(\strlen(serialize([$entry->value, $entry->kept])));
         } catch (Unusable $why) {
-            return $this->afterFailure($holder, $why, $this->act() . ': ' . $why->getMessage());
+            return $this->afterFailure($right, $why, $this->act() . ': ' . $why->getMessage());
         } catch (\Exception $thrown) {
-            return $this->afterFailure($holder, $thrown, self::named($thrown));
+            return $this->afterFailure($right, $thrown, self::named($thrown));
         } catch (\Error $bug) {
             // A bug in the callable, and no failure of the issuer; the others are told all the same.
-            $this->fail($holder, Text::redacted(self::named($bug)));
+            $this->fail($right, Text::redacted(self::named($bug)));
             throw $bug;
         } finally {
             // Also when its fiber is destroyed. A right that was committed or failed is gone already.
-            unset(self::$mine[$this->key->text()]);
+            unset(self::$mine[$text]);
             if (!isset($entry)) {
-                $store->change($this->key, static fn (Record $record) => $record->abandon($holder, microtime(true)));
+                $store->change($this->key, static fn (Record $record) => $record->abandon(self::holder($right), microtime(true)));
             }
         }
-        $accepted = $store->change($this->key, static fn (Record $record): bool => $record->commit($holder, $entry, microtime(true)));
+        $accepted = $store->change($this->key, static fn (Record $record): bool => $record->commit(self::holder($right), $entry, microtime(true)));
         if (!$accepted) {
-            $store->change($this->key, static fn (Record $record) => $record->abandon($holder, microtime(true)));
+            $store->change($this->key, static fn (Record $record) => $record->abandon(self::holder($right), microtime(true)));
             return null;
         }
         $this->ended = 'made';
@@ -143,10 +144,10 @@ final class Flight
     }
 
     /** The old value, where there is a usable one; else the exception. */
-    private function afterFailure(string $holder, \Exception $thrown, string $sentence): Entry
+    private function afterFailure(string $right, \Exception $thrown, string $sentence): Entry
     {
         $reason = Text::redacted($sentence);
-        $pause = $this->fail($holder, $reason);
+        $pause = $this->fail($right, $reason);
         $old = Store::current()->read($this->key)->served(microtime(true));
         if ($old !== null && !($this->rejected !== null && $old->is($this->rejected))) {
             Log::warn(($thrown instanceof Unusable ? '' : $this->act() . ' failed: ') . "$reason; the old value is served");
@@ -155,7 +156,7 @@ final class Flight
         throw $thrown instanceof Unusable ? new InvalidValue($sentence) : $this->failed($reason, $pause, $thrown);
     }
 
-    private function fail(string $holder, string $reason): float
+    private function fail(string $right, string $reason): float
     {
         $this->ended = 'failed';
         $settings = Settings::current();
@@ -166,7 +167,7 @@ final class Flight
         $hasSheet = !$this->key->isToken && $store->read($this->key)->served($now) !== null;
         $least = $hasSheet ? min($settings->seconds('fx.refresh_interval_s') / 4, 900.0) : 0.0;
         $base = $settings->seconds('token.failure_backoff_ms');
-        return $store->change($this->key, static fn (Record $record): float => $record->fail($holder, $reason, $base, $least, $now));
+        return $store->change($this->key, static fn (Record $record): float => $record->fail(self::holder($right), $reason, $base, $least, $now));
     }
 
     private function wants(Entry $entry, float $now): bool
@@ -195,14 +196,17 @@ final class Flight
         if (!self::$watched) {
             self::$watched = true;
             register_shutdown_function(static function (): void {
-                foreach (self::$mine as ['holder' => $holder, 'pid' => $pid, 'key' => $key]) {
-                    // A forked child leaves its parent's right alone.
-                    if ($pid === getmypid()) {
-                        Store::current()->change($key, static fn (Record $record) => $record->abandon($holder, microtime(true)));
-                    }
+                foreach (self::$mine as ['right' => $right, 'key' => $key]) {
+                    Store::current()->change($key, static fn (Record $record) => $record->abandon(self::holder($right), microtime(true)));
                 }
             });
         }
+    }
+
+    /** A child that the callable forks has not the right of its parent. */
+    private static function holder(string $right): string
+    {
+        return $right . ' ' . getmypid();
     }
 
     /** The class as people write it: an anonymous one carries its file behind a NUL. */
@@ -232,7 +236,7 @@ final class Flight
     private function recursion(): WaitTimeout
     {
         $name = $this->key->name;
-        return new WaitTimeout(self::$mine[$this->key->text()]['fiber'] === \Fiber::getCurrent()
+        return new WaitTimeout(self::$mine[$this->key->text()]['fiber']?->get() === \Fiber::getCurrent()
             ? "recursion: the callable of '$name' asks for '$name'"
             : "the callable of '$name' is suspended in another fiber of this thread; resume it before asking for '$name' again");
     }

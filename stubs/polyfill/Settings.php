@@ -71,10 +71,10 @@ final class Settings
         return self::$current ??= self::read();
     }
 
-    /** @return list<string> */
-    public static function names(): array
+    /** @return array<string, string> */
+    public static function defaults(): array
     {
-        return array_keys(self::ALL);
+        return array_map(static fn (array $it): string => $it[0], self::ALL);
     }
 
     /** Seconds for what is in milliseconds. */
