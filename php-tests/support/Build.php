@@ -24,11 +24,14 @@ final class Build
     /** @return list<string> the options of a PHP command line that make the functions known */
     public static function loading(): array
     {
-        if (self::polyfill() === null) {
-            return ['-d', 'extension=' . self::extension()];
-        }
-        $options = ['-d', 'auto_prepend_file=' . __DIR__ . '/polyfill.php', '-d', 'apc.enable_cli=' . (int) (self::polyfill() === 'apcu')];
-        foreach (self::polyfill() === 'apcu' ? ['simplexml', 'apcu'] : ['simplexml'] as $name) {
+        return self::polyfill() === null ? ['-d', 'extension=' . self::extension()] : self::withPolyfill(self::polyfill());
+    }
+
+    /** @return list<string> the same for the polyfill with that store; it is not there with -r */
+    public static function withPolyfill(string $store): array
+    {
+        $options = ['-d', 'auto_prepend_file=' . __DIR__ . '/polyfill.php', '-d', 'apc.enable_cli=' . (int) ($store === 'apcu')];
+        foreach ($store === 'apcu' ? ['simplexml', 'apcu'] : ['simplexml'] as $name) {
             // Debian has it as a file, other builds of PHP in PHP itself.
             self::$shared[$name] ??= shell_exec(escapeshellarg(self::php()) . " -n -r 'echo extension_loaded(\"$name\") ? 0 : 1;'") === '1';
             if (self::$shared[$name]) {

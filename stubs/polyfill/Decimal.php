@@ -50,11 +50,12 @@ final class Decimal
         return str_contains($plain, '.') ? $plain : "$plain.0";
     }
 
-    /** This ÷ $by with as many digits as can be kept, without zeros at the end; null where none is left. */
+    /** This ÷ $by with as many digits as can be kept, and no zeros at the end that it did not have; null where none is left. */
     public function dividedBy(self $by): ?self
     {
-        if ((string) $by->unscaled === '1' && $by->scale === 0) {
-            return $this;
+        [$units, $left] = $this->unscaled->quotientAndRemainder($by->unscaled);
+        if ($left->isZero() && $this->scale >= $by->scale) {
+            return new self($units, $this->scale - $by->scale);
         }
         $scale = self::MAX_SCALE;
         do {

@@ -11,7 +11,7 @@ final class FxOptions extends Options
 
     /** @var callable|null */
     public readonly mixed $fetch;
-    public readonly Key $key;
+    private readonly string $sheet;
     public readonly ?int $maxAge;
     public readonly bool $halfUp;
 
@@ -24,7 +24,7 @@ final class FxOptions extends Options
         parent::__construct($given, $position, self::KNOWN);
         // First: an autoloader it runs may change what a reference in the array holds.
         $fetch = $this->callable('fetch');
-        $sheet = $this->string('sheet') ?? 'default';
+        $this->sheet = $this->string('sheet') ?? 'default';
         $maxAge = $this->number('max_age_s');
         if ($maxAge !== null && $maxAge < 1) {
             throw $this->refused("option 'max_age_s' is $maxAge, but must be 1 or more seconds");
@@ -35,6 +35,11 @@ final class FxOptions extends Options
             throw $this->refused("option 'fetch' is another callable than \$fetch; pass one of them");
         }
         $this->fetch = $fetch ?? $parameter;
-        $this->key = Key::sheet($sheet, $position);
+    }
+
+    /** @throws Refusal */
+    public function key(): Key
+    {
+        return Key::sheet($this->sheet, $this->position);
     }
 }

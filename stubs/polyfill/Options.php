@@ -110,7 +110,7 @@ abstract class Options
             \is_string($value) => ['s', $value],
             \is_bool($value) => ['b', $value ? '1' : '0'],
             $value === null => ['n', ''],
-            default => throw $this->refused("option '$name' holds a value of type " . get_debug_type($value)),
+            default => throw $this->refused("option '$name' holds a value of type " . gettype($value)),
         };
         return $tag . pack('J', \strlen($body)) . $body;
     }

@@ -116,7 +116,7 @@ final class Rates
         } catch (WaitTimeout) {
         }
         $now = microtime(true);
-        $entry = Store::current()->read($asked->key)->known();
+        $entry = Store::current()->read($asked->key())->known();
         $holding = $entry?->value;
         $quarantined = $holding instanceof Holding && $holding->quarantine !== null;
         $reason = match ($flight->ended()) {
@@ -171,8 +171,9 @@ final class Rates
     {
         $settings = Settings::current();
         $make = $asked->fetch === null ? null : \Closure::fromCallable($asked->fetch);
-        $read = static fn (mixed $answer, int $version, float $from): Entry => self::judged($asked->key, Sheet::read($answer), $version, $from);
-        return new Flight($asked->key, $make, $read, microtime(true) + $settings->seconds('token.wait_timeout_ms'), null, $renewAtAge);
+        $key = $asked->key();
+        $read = static fn (mixed $answer, int $version, float $from): Entry => self::judged($key, Sheet::read($answer), $version, $from);
+        return new Flight($key, $make, $read, microtime(true) + $settings->seconds('token.wait_timeout_ms'), null, $renewAtAge);
     }
 
     private static function judged(Key $key, Sheet $sheet, int $version, float $from): Entry

@@ -15,6 +15,7 @@ final class Sheet
     public const SOURCE = 'callable';
 
     private const WANTED = 'it must return a sheet as an array or JSON string: base, rates, and timestamp if known';
+    private const NO_OBJECT = 'the sheet is not a JSON object, expected {base, rates, timestamp?}';
     /** An as-of beyond this (the year 5138) is in milliseconds. */
     private const LAST_SECOND = 100_000_000_000;
 
@@ -27,7 +28,7 @@ final class Sheet
     public static function read(mixed $answer): self
     {
         if (\is_array($answer)) {
-            return self::ofFields($answer);
+            return array_is_list($answer) ? throw new Unusable(self::NO_OBJECT) : self::ofFields($answer);
         }
         if (!\is_string($answer)) {
             $hint = $answer instanceof \stdClass ? ' (json_decode($text, true) makes an array)' : '';
@@ -113,8 +114,7 @@ final class Sheet
         $isObject = str_starts_with(ltrim($text), '{') && json_decode($text) !== null;
         $texts = $isObject ? preg_replace('/"(?:[^"\\\\]|\\\\.)*+"(*SKIP)(*FAIL)|-?\d[\d.eE+-]*/s', '"$0"', $text) : null;
         $fields = $texts === null ? null : json_decode($texts, true);
-        return \is_array($fields) ? self::ofFields($fields)
-            : throw new Unusable('the sheet is not a JSON object, expected {base, rates, timestamp?}');
+        return \is_array($fields) ? self::ofFields($fields) : throw new Unusable(self::NO_OBJECT);
     }
 
     /** @param array<array-key, mixed> $fields */

@@ -173,7 +173,7 @@ final class TokenResponse
                 \is_array($value) => $depth > 1 ? self::checked($value, $depth - 1)
                     : throw new Unusable('the callable returned an array nested more than ' . self::MAX_DEPTH . ' levels deep'),
                 $value === null || \is_scalar($value) => null,
-                default => throw new Unusable('the callable returned an array that holds a value of type ' . get_debug_type($value)),
+                default => throw new Unusable('the callable returned an array that holds a value of type ' . gettype($value)),
             };
         }
         return $values;
