@@ -7,13 +7,13 @@ use SharedState\Tests\Support\Cli;
 use SharedState\Tests\Support\CliResult;
 use SharedState\Tests\Support\TestCase;
 
-/** What only the PHP polyfill does, and where it has to say just what the extension says. Independent of POLYFILL. */
+/** What only the PHP polyfill does, and where it has to say what the extension says: needs both, apcu and brick/math. */
 final class PolyfillTest extends TestCase
 {
     public function test_the_smoke_test_passes_on_both_stores(): void
     {
         foreach (['array', 'apcu'] as $store) {
-            $smoke = $this->run_($store, [dirname(__DIR__) . '/smoke.php']);
+            $smoke = $this->runs($store, [dirname(__DIR__) . '/smoke.php']);
             self::assertSame(0, $smoke->status, "$store: " . $smoke->all());
         }
     }
@@ -26,13 +26,36 @@ final class PolyfillTest extends TestCase
         self::assertSame('[false,false]', $said->output, $said->errors);
     }
 
+    public function test_composer_installs_it_and_a_script_runs_without_the_extension(): void
+    {
+        $library = dirname(__DIR__, 2) . '/stubs';
+        mkdir("$this->folder/brick");
+        // The library of Debian's package; Composer has no network here.
+        file_put_contents("$this->folder/brick/composer.json", json_encode(['name' => 'brick/math', 'version' => '0.10.0',
+            'autoload' => ['files' => ['autoload.php']]]));
+        file_put_contents("$this->folder/brick/autoload.php", '<?php require_once ' . var_export(getenv('BRICK_MATH') ?: '/usr/share/php/Brick/Math/autoload.php', true) . ';');
+        mkdir("$this->folder/app");
+        file_put_contents("$this->folder/app/composer.json", json_encode(['require-dev' => ['sharedstate/library' => '*'], 'minimum-stability' => 'dev',
+            'repositories' => [['packagist.org' => false], ['type' => 'path', 'url' => $library], ['type' => 'path', 'url' => "$this->folder/brick"]]]));
+        file_put_contents("$this->folder/app/run.php", '<?php require "vendor/autoload.php";'
+            . 'echo shared_token_get("crm", fn () => "T", ["ttl" => 60]), fx_convert("19.99", "EUR", "USD", null, ["fetch" => fn () => ["base" => "EUR", "rates" => ["USD" => "1.1172"]]]);');
+        $environment = ['COMPOSER_HOME' => "$this->folder/home", 'COMPOSER_ALLOW_SUPERUSER' => '1', 'COMPOSER_DISABLE_NETWORK' => '1'];
+        $valid = Cli::command(['composer', 'validate', '--strict', '--no-interaction', "$library/composer.json"], $environment);
+        self::assertSame(0, $valid->status, $valid->all());
+        $run = fn (): string => Cli::command([Build::php(), "$this->folder/app/run.php"])->all();
+        foreach ([[], ['--no-dev']] as $option) {
+            $installed = Cli::command(['composer', 'install', '--no-interaction', "--working-dir=$this->folder/app", ...$option], $environment);
+            self::assertSame(0, $installed->status, $installed->all());
+            $option === [] ? self::assertSame('T22.33', $run()) : self::assertStringContainsString('undefined function shared_token_get()', $run());
+        }
+    }
+
     public function test_the_status_says_that_it_is_the_polyfill(): void
     {
         self::assertSame([true, 'array'], $this->ask('array', 'return [sharedstate_status()["polyfill"], sharedstate_status()["store"]];'));
         self::assertSame([true, 'apcu'], $this->ask('apcu', 'return [sharedstate_status()["polyfill"], sharedstate_status()["store"]];'));
     }
 
-    /** @group extension */
     public function test_every_code_has_the_decimals_that_the_extension_knows(): void
     {
         $code = <<<'PHP'
@@ -46,7 +69,6 @@ final class PolyfillTest extends TestCase
         self::assertSame($real, $this->ask('array', $code));
     }
 
-    /** @group extension */
     public function test_random_sheets_have_the_cross_rates_of_the_extension(): void
     {
         $seed = random_int(0, 1 << 30);
@@ -109,7 +131,6 @@ final class PolyfillTest extends TestCase
         ];
     }
 
-    /** @group extension */
     public function test_wrong_calls_end_with_the_exceptions_and_sentences_of_the_extension(): void
     {
         $told = [];
@@ -223,13 +244,13 @@ final class PolyfillTest extends TestCase
         $file = "$this->folder/code-" . bin2hex(random_bytes(4)) . '.php';
         file_put_contents($file, "<?php\nrequire " . var_export($this->page('cli.php'), true) . ";\n\$result = (static function () {\n$code\n})();\n"
             . "file_put_contents(" . var_export("$file.json", true) . ", json_encode(['result' => \$result], JSON_INVALID_UTF8_SUBSTITUTE));\n");
-        $said = $this->run_($store, [$file], $ini, $environment);
+        $said = $this->runs($store, [$file], $ini, $environment);
         self::assertFileExists("$file.json", $said->all());
         return json_decode(file_get_contents("$file.json"), true)['result'];
     }
 
     /** @param list<string> $arguments */
-    private function run_(?string $store, array $arguments, array $ini = [], array $environment = []): CliResult
+    private function runs(?string $store, array $arguments, array $ini = [], array $environment = []): CliResult
     {
         $options = $store === null ? ['-d', 'extension=' . Build::extension()] : Build::withPolyfill($store);
         foreach ($ini + ['sharedstate.host.dir' => $this->folder, 'display_errors' => 'stderr'] as $name => $value) {
