@@ -37,17 +37,22 @@ final class Deferred
         }
         // The next click of this visitor waits for the session, and this one for the response.
         if (\function_exists('session_status') && session_status() === PHP_SESSION_ACTIVE) {
-            session_write_close();
+            self::call(session_write_close(...), 'session_write_close() before a renewal threw');
         }
-        \function_exists('fastcgi_finish_request') ? fastcgi_finish_request() : flush();
+        self::call(\function_exists('fastcgi_finish_request') ? fastcgi_finish_request(...) : flush(...), 'ending the response before a renewal threw');
         [$queue, self::$queue] = [self::$queue, []];
         foreach ($queue as $renew) {
-            try {
-                $renew();
-            } catch (\Throwable $thrown) {
-                // Nobody is left to catch it, and a page that has been sent must not end in a fatal error.
-                Log::warn('a renewal after the response failed: ' . Text::redacted($thrown->getMessage()));
-            }
+            self::call($renew, 'a renewal after the response failed with');
+        }
+    }
+
+    /** Nobody is left to catch what it throws, and a page that has been sent must not end in a fatal error. */
+    private static function call(#[\SensitiveParameter] \Closure $call, string $what): void
+    {
+        try {
+            $call();
+        } catch (\Throwable $thrown) {
+            Log::warn("$what " . strtok($thrown::class, "\0") . ': ' . Text::redacted($thrown->getMessage()));
         }
     }
 
