@@ -238,6 +238,29 @@ final class PolyfillTest extends TestCase
         self::assertSame('next', $said['returned'] ?? null, json_encode($said));
     }
 
+    /** @return array<string, array{string, int}> */
+    public static function stores(): array
+    {
+        return ['once an hour with APCu' => ['apcu', 1], 'at each request without' => ['array', 3]];
+    }
+
+    /** @dataProvider stores */
+    public function test_a_web_server_without_the_extension_says_so_in_its_log(string $store, int $times): void
+    {
+        putenv("POLYFILL=$store");
+        try {
+            $host = $this->host('north', [], ['pm.max_children' => 2]);
+        } finally {
+            putenv('POLYFILL');
+        }
+        for ($i = 0; $i < 3; $i++) {
+            $tokens[] = $this->tokenOf($host);
+        }
+        self::assertCount($times, array_unique($tokens));
+        $this->until('the log', static fn (): bool => substr_count($host->logged(), 'its PHP polyfill answers') >= $times);
+        self::assertSame($times, substr_count($host->logged(), 'its PHP polyfill answers'), $host->logged());
+    }
+
     /** @param ?string $store null: the extension */
     private function ask(?string $store, string $code, array $ini = [], array $environment = []): mixed
     {
