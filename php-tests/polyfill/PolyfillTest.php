@@ -56,6 +56,14 @@ final class PolyfillTest extends TestCase
         self::assertSame([true, 'apcu'], $this->ask('apcu', 'return [sharedstate_status()["polyfill"], sharedstate_status()["store"]];'));
     }
 
+    public function test_it_provides_the_version_of_the_extension(): void
+    {
+        $version = $this->ask(null, 'return sharedstate_status()["version"];');
+        $package = json_decode(file_get_contents(dirname(__DIR__, 2) . '/stubs/composer.json'), true);
+        self::assertSame($version, $package['provide']['ext-sharedstate']);
+        self::assertSame($version, $this->ask('array', 'return sharedstate_status()["version"];'));
+    }
+
     public function test_every_code_has_the_decimals_that_the_extension_knows(): void
     {
         $code = <<<'PHP'
