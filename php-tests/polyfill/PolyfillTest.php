@@ -56,6 +56,31 @@ final class PolyfillTest extends TestCase
         self::assertSame([true, 'apcu'], $this->ask('apcu', 'return [sharedstate_status()["polyfill"], sharedstate_status()["store"]];'));
     }
 
+    public function test_it_declares_what_the_extension_declares(): void
+    {
+        $code = <<<'PHP'
+            $functions = extension_loaded('sharedstate') ? array_keys((new ReflectionExtension('sharedstate'))->getFunctions())
+                : array_filter(get_defined_functions()['user'], fn ($name) => str_contains((new ReflectionFunction($name))->getFileName(), '/stubs/polyfill/'));
+            $classes = array_filter(get_declared_classes(), fn ($name) => preg_match('/^SharedState.\w+$/', $name));
+            $said = [];
+            foreach ($functions as $name) {
+                $function = new ReflectionFunction($name);
+                $parameters = array_map(fn ($it) => [$it->getName(), (string) $it->getType(), $it->isDefaultValueAvailable() ? $it->getDefaultValue() : 'none',
+                    count($it->getAttributes('SensitiveParameter')), $it->isPassedByReference(), $it->isVariadic()], $function->getParameters());
+                $said[strtolower($name)] = [(string) $function->getReturnType(), $parameters];
+            }
+            foreach ($classes as $name) {
+                $class = new ReflectionClass($name);
+                $said[$name] = [get_parent_class($name), $class->isFinal(), $class->isAbstract()];
+            }
+            ksort($said);
+            return $said;
+            PHP;
+        $real = $this->ask(null, $code);
+        self::assertGreaterThan(18, count($real));
+        self::assertSame($real, $this->ask('array', $code));
+    }
+
     public function test_it_provides_the_version_of_the_extension(): void
     {
         $version = $this->ask(null, 'return sharedstate_status()["version"];');
