@@ -4,6 +4,9 @@
  * The tests run the extension in processes of their own (php, php-fpm): this process never loads it.
  *
  *   SHAREDSTATE_SO    the extension; target/release/libsharedstate.so if not set
+ *   POLYFILL          apcu or array: the suite `api` on the PHP polyfill of stubs/ with that store. With
+ *                     --exclude-group extension, and for array --exclude-group extension,processes
+ *   BRICK_MATH        the autoloader of brick/math for it; Debian's if not set
  *   PHP, PHP_FPM      the binaries; this one and its php-fpm if not set
  *   FULL=1            the run times and repeats that the acceptance list names (CI); shorter ones otherwise
  */

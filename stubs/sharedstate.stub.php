@@ -2,6 +2,44 @@
 
 /**
  * What the extension declares, for editors and static analysis. Checked against reflection.
+ *
+ * Its settings, all `PHP_INI_SYSTEM`, with their defaults; README.md says what each means:
+ *
+ *     sharedstate.prefix = sharedstate
+ *     sharedstate.redis.dsn =
+ *     sharedstate.redis.connect_timeout_ms = 250
+ *     sharedstate.redis.response_timeout_ms = 250
+ *     sharedstate.redis.username =
+ *     sharedstate.redis.password =
+ *     sharedstate.redis.password_file =
+ *     sharedstate.redis.tls_ca =
+ *     sharedstate.redis.tls_cert =
+ *     sharedstate.redis.tls_key =
+ *     sharedstate.redis.pool_max = 8
+ *     sharedstate.redis.pool_idle_s = 1
+ *     sharedstate.host.dir =
+ *     sharedstate.host.memory = 32M
+ *     sharedstate.host.slots = 16384
+ *     sharedstate.host.value_size = 16K
+ *     sharedstate.max_staleness_ms = 1000
+ *     sharedstate.store_down = host
+ *     sharedstate.encryption_key_file =
+ *     sharedstate.token.expiry_margin_s = 60
+ *     sharedstate.token.refresh_ratio = 0.8
+ *     sharedstate.token.lease_ms = 4000
+ *     sharedstate.token.wait_timeout_ms = 6000
+ *     sharedstate.token.max_mint_ms = 30000
+ *     sharedstate.token.failure_backoff_ms = 1000
+ *     sharedstate.fx.sources =
+ *     sharedstate.fx.refresh_interval_s = 3600
+ *     sharedstate.fx.max_stale_s = 259200
+ *     sharedstate.fx.max_age_s = 604800
+ *     sharedstate.fx.max_jump_pct = 20
+ *     sharedstate.fx.monthly_quota =
+ *     sharedstate.fx.openexchangerates.app_id_file =
+ *     sharedstate.fx.state_dir =
+ *     sharedstate.log =
+ *     sharedstate.log_level = warning
  */
 
 namespace {
@@ -241,8 +279,9 @@ namespace {
     /**
      * Counters of this host and the state of its table. `$limited` leaves out paths and addresses.
      *
-     * @return array<string, int|string> with `token_cache_hits`, `token_cache_misses` and
-     *         `token_mint_count`, `fx_cache_hits`, `fx_cache_misses` and `fx_fetch_count` among them
+     * @return array<string, int|string|bool> with `token_cache_hits`, `token_cache_misses` and
+     *         `token_mint_count`, `fx_cache_hits`, `fx_cache_misses` and `fx_fetch_count` among them.
+     *         Where the PHP polyfill answers instead of the extension, 'polyfill' is true.
      *
      * @throws \SharedState\ConfigError
      */
@@ -253,6 +292,7 @@ namespace SharedState {
     /** @internal PHP calls it at the end of a request that asked for `defer`; does nothing otherwise. */
     function renew_deferred(): void {}
 
+    /** All of them, to catch at once. */
     class Exception extends \RuntimeException {}
 
     /** The callable failed, here (then `getPrevious()` is its exception) or at another worker. */

@@ -38,6 +38,7 @@ final class ApiSettingsTest extends TestCase
         self::assertFalse($this->php("return ini_set('sharedstate.prefix', 'other');"));
     }
 
+    /** @group extension */
     public function test_secrets_are_masked_wherever_settings_are_shown(): void
     {
         $ini = ['sharedstate.redis.password' => 'hunter-2-secret', 'sharedstate.redis.dsn' => 'redis://user:hunter-3-secret@127.0.0.1:1/0',
@@ -55,6 +56,7 @@ final class ApiSettingsTest extends TestCase
         }
     }
 
+    /** @group extension */
     public function test_the_environment_fills_in_what_is_not_set(): void
     {
         $redis = $this->redis();
@@ -63,6 +65,7 @@ final class ApiSettingsTest extends TestCase
         self::assertNotSame(0, $redis->command('DBSIZE'), 'the token went to that Redis');
     }
 
+    /** @group extension */
     public function test_a_password_and_a_database_number_work(): void
     {
         $redis = $this->redis('--requirepass', 'open-sesame');
@@ -73,6 +76,7 @@ final class ApiSettingsTest extends TestCase
         self::assertSame('T', $other, 'a host of its own finds it in Redis');
     }
 
+    /** @group extension */
     public function test_php_ini_can_name_a_password_file(): void
     {
         $redis = $this->redis('--requirepass', 'open-sesame');
@@ -84,7 +88,7 @@ final class ApiSettingsTest extends TestCase
             ['host.dir' => "$this->folder/other", 'redis.dsn' => $redis->dsn(), 'redis.password_file' => "$this->folder/password"]));
     }
 
-    public function test_the_status_counts_and_names_the_table(): void
+    public function test_the_status_counts(): void
     {
         $status = $this->php(<<<'PHP'
             for ($i = 0; $i < 10; $i++) { shared_token_get('crm', fn () => 'T', ['ttl' => 60]); }
@@ -93,11 +97,18 @@ final class ApiSettingsTest extends TestCase
         self::assertSame(1, $status['token_mint_count']);
         self::assertSame(9, $status['token_cache_hits']);
         self::assertSame(1, $status['token_cache_misses']);
+    }
+
+    /** @group extension */
+    public function test_the_status_names_the_table_that_only_its_user_may_read(): void
+    {
+        $status = $this->php('return sharedstate_status();');
         self::assertStringStartsWith("$this->folder/sharedstate-" . posix_geteuid() . '-', $status['host_table']);
         self::assertSame(0700, fileperms(dirname($status['host_table'])) & 0777);
         self::assertSame(0600, fileperms($status['host_table']) & 0777);
     }
 
+    /** @group extension */
     public function test_loading_the_extension_opens_nothing(): void
     {
         $result = Cli::run(['-r', 'echo count(glob("/proc/self/task/*"));'], ['sharedstate.host.dir' => $this->folder]);

@@ -15,15 +15,21 @@ final class ForkTest extends TestCase
         }
     }
 
-    public static function stores(): array
+    /** @group processes */
+    public function test_twenty_children_of_a_process_that_used_the_extension_mint_once(): void
     {
-        return ['this host' => [false], 'Redis' => [true]];
+        $this->assertTwentyChildrenMintOnce([]);
     }
 
-    /** @dataProvider stores */
-    public function test_twenty_children_of_a_process_that_used_the_extension_mint_once(bool $redis): void
+    /** @group extension */
+    public function test_twenty_children_of_a_process_that_used_redis_mint_once(): void
     {
-        $settings = $redis ? ['redis.dsn' => $this->redis()->dsn()] : [];
+        $this->assertTwentyChildrenMintOnce(['redis.dsn' => $this->redis()->dsn()]);
+    }
+
+    /** @param array<string, string> $settings */
+    private function assertTwentyChildrenMintOnce(array $settings): void
+    {
         $said = $this->php(<<<'PHP'
             // The parent has its table, its connection and its locks open.
             shared_token_get('warm', fn () => 'warm', ['ttl' => 60]);
@@ -69,6 +75,7 @@ final class ForkTest extends TestCase
         self::assertSame(1, $this->mints->mints('crm'));
     }
 
+    /** @group processes */
     public function test_a_child_that_exits_normally_leaves_the_parents_state_alone(): void
     {
         $said = $this->php(<<<'PHP'

@@ -26,6 +26,7 @@ final class FxRateTest extends TestCase
         self::assertSame(1, $said[4]);
     }
 
+    /** @group extension */
     public function test_another_process_reads_the_same_sheet(): void
     {
         $this->php(self::FETCH . "return fx_rate('EUR', 'USD', \$fetch);");
@@ -134,6 +135,7 @@ final class FxRateTest extends TestCase
         self::assertSame(['SharedState\\MintFailed', 'RuntimeException'], [$said['class'] ?? null, $said['previous'] ?? null], json_encode($said));
     }
 
+    /** @group extension */
     public function test_a_source_that_is_dead_has_failed_and_then_there_is_a_pause(): void
     {
         $said = $this->php("return [fx_refresh()['reason'], fx_refresh()['reason'], caught(fn () => fx_rate('EUR', 'USD'))];", ['fx.sources' => 'json:http://127.0.0.1:1/x']);

@@ -31,6 +31,7 @@ final class InvalidateTest extends TestCase
         self::assertSame([true, 'SECRET-T2', false, 'SECRET-T2', 2], $said);
     }
 
+    /** @group extension */
     public function test_another_process_sees_it_at_once(): void
     {
         $this->php(self::MINT . "return shared_token_get('crm', \$mint);");
@@ -45,6 +46,30 @@ final class InvalidateTest extends TestCase
             return [shared_token_get('crm', $mint, ['rejected' => $old]), shared_token_get('crm', $mint, ['rejected' => $old]), $n];
             PHP);
         self::assertSame(['SECRET-T2', 'SECRET-T2', 2], $said);
+    }
+
+    public function test_a_token_that_is_refused_again_at_once_stays_for_a_second(): void
+    {
+        $said = $this->php(self::MINT . <<<'PHP'
+            $reject = fn (string $token) => shared_token_get('crm', $mint, ['rejected' => $token]);
+            $first = [shared_token_get('crm', $mint), $reject('SECRET-T1'), $reject('SECRET-T2'), $n];
+            usleep(1_200_000);
+            return [...$first, $reject('SECRET-T2')];
+            PHP);
+        self::assertSame(['SECRET-T1', 'SECRET-T2', 'SECRET-T2', 2, 'SECRET-T3'], $said);
+    }
+
+    public function test_what_was_being_minted_when_somebody_invalidated_is_handed_out_to_nobody(): void
+    {
+        $said = $this->php(<<<'PHP'
+            $n = 0;
+            $mint = function () use (&$n) {
+                if (++$n === 1) { shared_token_invalidate('crm'); }
+                return ['access_token' => "T$n", 'expires_in' => 60];
+            };
+            return [shared_token_get('crm', $mint), shared_token_get('crm'), $n];
+            PHP);
+        self::assertSame(['T2', 'T2', 2], $said);
     }
 
     public function test_another_name_or_fingerprint_keeps_its_token(): void

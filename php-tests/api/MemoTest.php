@@ -53,6 +53,7 @@ final class MemoTest extends TestCase
             PHP));
     }
 
+    /** @group processes */
     public function test_an_invalidation_by_another_process_ends_what_is_remembered(): void
     {
         self::assertSame('AB', $this->php(<<<'PHP'

@@ -32,6 +32,7 @@ final class NestingTest extends TestCase
         self::assertLessThan(1.0, $said[2]);
     }
 
+    /** @group extension */
     public function test_two_mints_that_need_each_other_end_quickly_and_name_both(): void
     {
         $code = static fn (string $mine, string $other): string => <<<PHP

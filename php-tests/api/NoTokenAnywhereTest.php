@@ -7,12 +7,22 @@ use SharedState\Tests\Support\TestCase;
 /** One token goes through everything that can go wrong, and through everything that prints. */
 final class NoTokenAnywhereTest extends TestCase
 {
-    /** @dataProvider stores */
-    public function test_a_token_is_in_no_log_exception_trace_phpinfo_or_status(bool $distributed): void
+    public function test_a_token_is_in_no_log_exception_trace_phpinfo_or_status(): void
     {
-        $redis = $this->redis();
+        $this->assertNoTokenAnywhere([]);
+    }
+
+    /** @group extension */
+    public function test_a_token_in_redis_is_in_none_of_them_either(): void
+    {
+        $this->assertNoTokenAnywhere(['redis.dsn' => $this->redis()->dsn()]);
+    }
+
+    /** @param array<string, string> $settings */
+    private function assertNoTokenAnywhere(array $settings): void
+    {
         $log = "$this->folder/log";
-        $ini = ['log' => $log, 'log_level' => 'debug'] + ($distributed ? ['redis.dsn' => $redis->dsn()] : []);
+        $ini = ['log' => $log, 'log_level' => 'debug'] + $settings;
         $printed = $this->php(<<<'PHP'
             ini_set('zend.exception_ignore_args', '0');
             ini_set('zend.exception_string_param_max_len', '1000');
@@ -40,10 +50,5 @@ final class NoTokenAnywhereTest extends TestCase
         self::assertStringContainsString('instance_url', $printed[1]);
         self::assertStringNotContainsString('SECRET.TOKEN', $printed[1]);
         self::assertStringNotContainsString('SECRET.TOKEN', is_file($log) ? file_get_contents($log) : '');
-    }
-
-    public function stores(): array
-    {
-        return ['host table' => [false], 'Redis' => [true]];
     }
 }

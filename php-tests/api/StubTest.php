@@ -8,6 +8,15 @@ use SharedState\Tests\Support\TestCase;
 /** The stub file is what editors and static analysers believe. Reflection says whether it is true. */
 final class StubTest extends TestCase
 {
+    private const FILE = __DIR__ . '/../../stubs/sharedstate.stub.php';
+
+    /** By function, the arguments before `$options`, of a call that asks nobody. */
+    private const ARGUMENTS = [
+        'shared_token_get' => "'crm', null", 'shared_token_invalidate' => "'crm', null", 'shared_token_info' => "'crm'",
+        'fx_rate' => "'EUR', 'USD', null", 'fx_convert' => "'1', 'EUR', 'USD', null", 'fx_quote' => "'1', 'EUR', 'USD'",
+        'fx_rates' => 'null', 'fx_rate_info' => "'EUR', 'USD'", 'fx_refresh' => 'null',
+    ];
+
     private const DESCRIBE = <<<'PHP'
         $said = [];
         foreach ($functions as $name) {
@@ -30,10 +39,10 @@ final class StubTest extends TestCase
         echo json_encode($said);
         PHP;
 
+    /** @group extension */
     public function test_the_stub_says_what_reflection_says(): void
     {
-        $stub = dirname(__DIR__, 2) . '/stubs/sharedstate.stub.php';
-        self::assertFileExists($stub);
+        $stub = realpath(self::FILE);
         $real = Cli::run(['-r', '$r = new ReflectionExtension("sharedstate"); $functions = array_map("strtolower", array_keys($r->getFunctions())); $classes = $r->getClassNames();' . self::DESCRIBE]);
         $told = Cli::run(['-r', '$f = get_defined_functions()["user"]; $c = get_declared_classes(); require ' . var_export($stub, true)
             . '; $functions = array_diff(get_defined_functions()["user"], $f); $classes = array_diff(get_declared_classes(), $c);' . self::DESCRIBE], loaded: false);
@@ -49,5 +58,123 @@ final class StubTest extends TestCase
             return array_map(fn ($a) => $a->getName(), (new ReflectionFunction('shared_token_invalidate'))->getParameters()[1]->getAttributes());
             PHP);
         self::assertSame(['SensitiveParameter'], $said);
+    }
+
+    public function test_each_array_and_callable_is_described_by_its_shape(): void
+    {
+        foreach ($this->stubbed()['functions'] as $name => [$doc, $parameters, $return]) {
+            foreach ($parameters as [$parameter, $type]) {
+                if (preg_match('/array|callable/', $type) === 1) {
+                    self::assertMatchesRegularExpression('/@param (array\{|\(callable\(array\{).*\$' . $parameter . '\b/', $doc, "$name: \$$parameter");
+                }
+            }
+            if (preg_match('/array/', $return) === 1) {
+                self::assertMatchesRegularExpression('/@return array(\{|<)/', $doc, $name);
+            }
+        }
+    }
+
+    public function test_the_options_are_those_that_a_refusal_lists(): void
+    {
+        $functions = $this->stubbed()['functions'];
+        foreach (self::ARGUMENTS as $name => $arguments) {
+            $caught = $this->php("return caught(fn () => $name($arguments, ['no such option' => 1]));");
+            self::assertSame(1, preg_match('/the known ones are (.+)$/', $caught['message'] ?? '', $known), "$name: " . json_encode($caught));
+            self::assertSame(1, preg_match('/@param (array\{.+\}) \$options/', $functions[$name][0], $shape), $name);
+            self::assertSame(explode(', ', $known[1]), array_keys(self::shape($shape[1])), $name);
+        }
+        $withOptions = array_filter($functions, static fn (array $function): bool => in_array('options', array_column($function[1], 0), true));
+        self::assertSame([], array_diff_key($withOptions, self::ARGUMENTS), 'a function was not asked');
+    }
+
+    public function test_what_comes_back_has_the_keys_of_its_shape(): void
+    {
+        $said = $this->php(<<<'PHP'
+            shared_token_get('crm', fn () => 'T', ['ttl' => 60]);
+            $o = ['fetch' => fn () => ['base' => 'EUR', 'rates' => ['USD' => 1.1], 'timestamp' => time()]];
+            return ['shared_token_info' => shared_token_info('crm'), 'fx_quote' => fx_quote('1', 'EUR', 'USD', $o),
+                'fx_rate_info' => fx_rate_info('EUR', 'USD'), 'fx_refresh' => fx_refresh(null, $o)];
+            PHP);
+        $shapes = [];
+        foreach ($this->stubbed()['functions'] as $name => [$doc]) {
+            if (preg_match('/@return (array(\{(?:[^{}]|(?2))*\}))/', (string) preg_replace('/\n\s*\*\s?/', "\n", $doc), $match) === 1) {
+                $shapes[$name] = self::shape($match[1]);
+            }
+        }
+        self::assertEqualsCanonicalizing(array_keys($said), array_keys($shapes), 'each shape is compared');
+        foreach ($said as $name => $answer) {
+            self::assertSame(array_keys($answer), array_keys($shapes[$name]), $name);
+        }
+        self::assertSame(array_keys($said['shared_token_info']['minted_by']), array_keys(self::shape($shapes['shared_token_info']['minted_by'])));
+    }
+
+    public function test_the_counters_it_names_are_counted(): void
+    {
+        preg_match_all('/`(\w+)`/', strstr($this->stubbed()['functions']['sharedstate_status'][0], '@return'), $named);
+        self::assertNotSame([], $named[1]);
+        self::assertSame([], array_diff($named[1], array_keys($this->php('return sharedstate_status();'))));
+    }
+
+    public function test_what_is_thrown_exists_and_each_exception_is_described_and_thrown(): void
+    {
+        ['functions' => $functions, 'classes' => $classes] = $this->stubbed();
+        preg_match_all('/@throws (\S+)/', implode("\n", array_column($functions, 0)), $thrown);
+        $thrown = array_values(array_unique($thrown[1]));
+        self::assertSame([], $this->php('return array_values(array_filter(' . var_export($thrown, true) . ', fn ($name) => !is_a($name, Throwable::class, true)));'));
+        foreach ($classes as $class => $doc) {
+            self::assertNotSame('', $doc, "$class is not described");
+            if ($class !== 'SharedState\\Exception') {
+                self::assertContains("\\$class", $thrown, "$class is thrown by nobody");
+            }
+        }
+        foreach ($functions as $name => [$doc]) {
+            $wanted = $name === 'sharedstate\\renew_deferred' ? [] : ['\SharedState\ConfigError'];
+            self::assertSame($wanted, array_values(array_filter($wanted, static fn (string $class): bool => str_contains($doc, "@throws $class"))), $name);
+        }
+    }
+
+    /** @group extension */
+    public function test_its_settings_are_those_of_the_extension(): void
+    {
+        preg_match_all('/^ \*     (sharedstate\.\S+) =(?: (.*))?$/m', file_get_contents(self::FILE), $told);
+        $real = Cli::run(['-r', 'echo json_encode(array_map(fn ($it) => [(string) $it["global_value"], $it["access"]], ini_get_all("sharedstate")));']);
+        $wanted = array_map(static fn (string $default): array => [$default, 4 /* INI_SYSTEM */], array_combine($told[1], $told[2]));
+        self::assertGreaterThan(30, count($wanted));
+        self::assertEquals($wanted, json_decode($real->output, true), $real->errors);
+    }
+
+    /** @return array{functions: array<string, array{string, list<array{string, string}>, string}>, classes: array<string, string>} with their comments */
+    private function stubbed(): array
+    {
+        $said = Cli::run(['-r', '$f = get_defined_functions()["user"]; $c = get_declared_classes(); require ' . var_export(self::FILE, true) . ';' . <<<'PHP'
+            foreach (array_diff(get_defined_functions()["user"], $f) as $name) {
+                $function = new ReflectionFunction($name);
+                $parameters = array_map(fn ($it) => [$it->getName(), (string) $it->getType()], $function->getParameters());
+                $said["functions"][$name] = [(string) $function->getDocComment(), $parameters, (string) $function->getReturnType()];
+            }
+            foreach (array_diff(get_declared_classes(), $c) as $name) {
+                $said["classes"][$name] = (string) (new ReflectionClass($name))->getDocComment();
+            }
+            echo json_encode($said);
+            PHP], loaded: false);
+        self::assertSame(0, $said->status, $said->all());
+        return json_decode($said->output, true);
+    }
+
+    /** @return array<string, string> the type of each key of `array{key: type, key?: type}`; commas and braces nest */
+    private static function shape(string $text): array
+    {
+        self::assertMatchesRegularExpression('/^array\{.*\}$/s', $text);
+        [$parts, $depth] = [[''], 0];
+        foreach (str_split(substr($text, 6, -1)) as $character) {
+            $depth += (int) in_array($character, ['{', '(', '<'], true) - (int) in_array($character, ['}', ')', '>'], true);
+            $character === ',' && $depth === 0 ? $parts[] = '' : $parts[array_key_last($parts)] .= $character;
+        }
+        $shape = [];
+        foreach (array_filter(array_map(trim(...), $parts)) as $part) {
+            [$key, $type] = explode(':', $part, 2);
+            $shape[rtrim($key, '?')] = trim($type);
+        }
+        return $shape;
     }
 }

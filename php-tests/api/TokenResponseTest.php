@@ -119,6 +119,7 @@ final class TokenResponseTest extends TestCase
         self::assertSame($said[1], $said[0]['version']);
     }
 
+    /** @group extension */
     public function test_a_second_process_gets_the_token_of_the_first(): void
     {
         $first = $this->php("return shared_token_get('crm', fn () => 'from the first', ['ttl' => 60]);");

@@ -7,9 +7,38 @@ namespace SharedState\Tests\Support;
 /** What is tested, and with which binaries. */
 final class Build
 {
+    /** @var array<string, bool> whether a PHP extension has to be loaded, by its name */
+    private static array $shared = [];
+
     public static function extension(): string
     {
         return getenv('SHAREDSTATE_SO') ?: dirname(__DIR__, 2) . '/target/release/libsharedstate.so';
+    }
+
+    /** `apcu` or `array`, the store of the PHP polyfill that is tested instead of the extension; null for the extension. */
+    public static function polyfill(): ?string
+    {
+        return getenv('POLYFILL') ?: null;
+    }
+
+    /** @return list<string> the options of a PHP command line that make the functions known */
+    public static function loading(): array
+    {
+        return self::polyfill() === null ? ['-d', 'extension=' . self::extension()] : self::withPolyfill(self::polyfill());
+    }
+
+    /** @return list<string> the same for the polyfill with that store; it is not there with -r */
+    public static function withPolyfill(string $store): array
+    {
+        $options = ['-d', 'auto_prepend_file=' . __DIR__ . '/polyfill.php', '-d', 'apc.enable_cli=' . (int) ($store === 'apcu')];
+        foreach ($store === 'apcu' ? ['simplexml', 'apcu'] : ['simplexml'] as $name) {
+            // Debian has it as a file, other builds of PHP in PHP itself.
+            self::$shared[$name] ??= shell_exec(escapeshellarg(self::php()) . " -n -r 'echo extension_loaded(\"$name\") ? 0 : 1;'") === '1';
+            if (self::$shared[$name]) {
+                array_push($options, '-d', "extension=$name");
+            }
+        }
+        return $options;
     }
 
     /** The extension as it was at an earlier commit, for tests of a deployment; null where there is no history. */
@@ -36,7 +65,11 @@ final class Build
     /** One clear sentence instead of two hundred failures. */
     public static function check(): void
     {
-        if (!is_file(self::extension())) {
+        if (!in_array(self::polyfill(), [null, 'apcu', 'array'], true)) {
+            fwrite(STDERR, 'POLYFILL is ' . self::polyfill() . ", but must be apcu, array or unset.\n");
+            exit(2);
+        }
+        if (self::polyfill() === null && !is_file(self::extension())) {
             fwrite(STDERR, 'There is no extension at ' . self::extension() . ": run build/test, or set SHAREDSTATE_SO.\n");
             exit(2);
         }

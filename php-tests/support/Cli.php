@@ -6,7 +6,7 @@ namespace SharedState\Tests\Support;
 
 use RuntimeException;
 
-/** Runs one PHP command line process to its end, with the extension loaded. */
+/** Runs one PHP command line process to its end, with the extension loaded, or with the polyfill: see {@see Build::polyfill()}. */
 final class Cli
 {
     /**
@@ -18,7 +18,7 @@ final class Cli
     {
         $command = [Build::php(), '-n'];
         if ($loaded) {
-            array_push($command, '-d', 'extension=' . Build::extension());
+            array_push($command, ...Build::loading());
         }
         foreach (['display_errors' => 'stderr', 'error_reporting' => E_ALL] + $ini as $key => $value) {
             // Quoted, or an "=" in an address would be taken for PHP's own syntax.

@@ -50,7 +50,7 @@ final class Fpm
         foreach ($this->zendExtensions as $extension) {
             array_push($command, '-d', "zend_extension=$extension");
         }
-        array_push($command, '-d', 'extension=' . ($this->extension ?? Build::extension()));
+        array_push($command, ...($this->extension === null ? Build::loading() : ['-d', "extension=$this->extension"]));
         foreach ($this->ini as $key => $value) {
             array_push($command, '-d', "$key=\"$value\"");
         }

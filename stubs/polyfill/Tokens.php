@@ -1,0 +1,73 @@
+<?php
+
+declare(strict_types=1);
+
+namespace SharedState\Polyfill;
+
+/** The token functions. */
+final class Tokens
+{
+    /** @param array<array-key, mixed> $options */
+    public static function get(string $name, ?callable $mint, #[\SensitiveParameter] array $options): string
+    {
+        $asked = new TokenOptions($options, 3);
+        $key = Key::token($name, $asked->fingerprint, 1);
+        $mint = $mint === null ? null : \Closure::fromCallable($mint);
+        if ($mint !== null && $asked->defer && $asked->rejected === null && Deferred::hasResponse() && self::isDue($key)) {
+            Deferred::later($key, static fn () => self::isDue($key) ? self::flight($key, $mint, $asked, 0.0)->run() : null);
+            $mint = null;
+        }
+        return (string) self::flight($key, $mint, $asked, $asked->wait)->run()->value;
+    }
+
+    /** @param array<array-key, mixed> $options */
+    public static function invalidate(string $name, #[\SensitiveParameter] ?string $rejected, #[\SensitiveParameter] array $options): bool
+    {
+        $asked = new TokenOptions($options, 3);
+        $key = Key::token($name, $asked->fingerprint, 1);
+        $rejected ??= $asked->rejected;
+        return Store::current()->change($key, static fn (Record $record): bool => $record->invalidate($rejected, microtime(true)));
+    }
+
+    /**
+     * @param array<array-key, mixed> $options
+     * @return array<string, mixed>|null never the token
+     */
+    public static function info(string $name, #[\SensitiveParameter] array $options): ?array
+    {
+        $asked = new TokenOptions($options, 2);
+        $entry = Store::current()->read(Key::token($name, $asked->fingerprint, 1))->known();
+        if ($entry === null) {
+            return null;
+        }
+        $now = microtime(true);
+        return [
+            'version' => $entry->version,
+            'freshness' => $entry->isServable($now) ? ($entry->isDue($now) ? 'refresh_due' : 'fresh') : 'gone',
+            'minted_at' => (int) floor($entry->mintedAt),
+            'refresh_at' => (int) floor($entry->refreshAt),
+            'usable_until' => (int) floor($entry->usableUntil),
+            'expires_at' => (int) floor($entry->expiresAt),
+            'source' => 'callable',
+            'minted_by' => $entry->mintedBy,
+            'unsynced' => false,
+            'kept' => $entry->kept,
+        ];
+    }
+
+    private static function isDue(Key $key): bool
+    {
+        $now = microtime(true);
+        return Store::current()->read($key)->served($now)?->isDue($now) ?? false;
+    }
+
+    private static function flight(Key $key, ?\Closure $mint, #[\SensitiveParameter] TokenOptions $asked, float $wait): Flight
+    {
+        $read = static function (#[\SensitiveParameter] mixed $answer, int $version, float $from) use ($asked): Entry {
+            $response = TokenResponse::read($answer);
+            $lifetime = $asked->ttl ?? $response->lifetime(microtime(true));
+            return Entry::token($version, $response->token, $from, $lifetime, $asked->margin, $asked->refreshRatio, $response->kept($asked->keep));
+        };
+        return new Flight($key, $mint, $read, microtime(true) + $wait, $asked->rejected);
+    }
+}
