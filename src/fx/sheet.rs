@@ -169,7 +169,10 @@ impl Sheet {
             return Ok(Decimal::ONE);
         }
         let ratio = self.ratio(from, to)?;
-        ratio.to.checked_div(ratio.from).filter(|rate| !rate.is_zero()).ok_or_else(|| {
+        // A rate of the sheet has its source's digits; an inexact quotient may come with a zero at its end.
+        let tidy = |rate: Decimal| if from == self.base { rate } else { rate.normalize() };
+        let rate = ratio.to.checked_div(ratio.from).map(tidy);
+        rate.filter(|rate| !rate.is_zero()).ok_or_else(|| {
             Error::RateUnavailable(format!(
                 "the rate from {from} to {to} does not fit 28 digits: convert by way of {}",
                 self.base

@@ -230,6 +230,14 @@ fn the_base_may_be_named_among_its_rates_at_one() {
 }
 
 #[test]
+fn a_cross_rate_has_no_zero_at_its_end() {
+    let json = br#"{"base":"EUR","rates":{"AAA":290,"BBB":6865270.717}}"#;
+    let sheet = Sheet::from_json(json, "test").unwrap();
+    let rate = sheet.cross(code("AAA"), code("BBB")).unwrap().to_string();
+    assert!(!rate.ends_with('0'), "{rate}");
+}
+
+#[test]
 fn a_cross_rate_that_cannot_be_held_is_an_error_and_never_zero() {
     let wide = br#"{"base":"EUR","rates":{"AAA":1e-28,"BBB":7e28}}"#;
     let sheet = Sheet::from_json(wide, "test").unwrap();
