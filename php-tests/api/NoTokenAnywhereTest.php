@@ -42,7 +42,7 @@ final class NoTokenAnywhereTest extends TestCase
         self::assertStringNotContainsString('SECRET.TOKEN', is_file($log) ? file_get_contents($log) : '');
     }
 
-    public function stores(): array
+    public static function stores(): array
     {
         return ['host table' => [false], 'Redis' => [true]];
     }
