@@ -120,7 +120,7 @@ final class DeferTest extends TestCase
         self::assertSame($this->old, json_decode($body, true)['token'] ?? null, $body);
         self::assertLessThan(self::SOON_S, $took);
         $this->assertRenewed();
-        self::assertSame(0, $this->status($this->host)['mint_failures'], 'nobody has to back off');
+        self::assertSame(0, $this->statusOf($this->host)['mint_failures'], 'nobody has to back off');
     }
 
     public function test_of_many_pages_that_notice_one_renews(): void

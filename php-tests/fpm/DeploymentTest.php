@@ -7,7 +7,11 @@ use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\RedisServer;
 use SharedState\Tests\Support\TestCase;
 
-/** While a new version is rolled out, both share one Redis, and for a moment one host. */
+/**
+ * While a new version is rolled out, both share one Redis, and for a moment one host.
+ *
+ * @group deployment
+ */
 final class DeploymentTest extends TestCase
 {
     private RedisServer $redis;

@@ -230,7 +230,7 @@ final class RatesTest extends TestCase
         $host = $this->shop('north', ['fx.refresh_interval_s' => 1, 'fx.max_stale_s' => 600]);
         self::assertSame(1.1, $this->rate($host)['rate']);
         $this->play(1.65, ['as_of' => $then + 60]);
-        $this->until('it is noticed', fn (): bool => $this->status($host)['fx_quarantined'] > 0);
+        $this->until('it is noticed', fn (): bool => $this->statusOf($host)['fx_quarantined'] > 0);
         sleep(3);
         self::assertSame(1.1, $this->rate($host)['rate'], 'the same sheet again confirms nothing');
         $this->play(1.66, ['as_of' => $then + 120]);

@@ -118,7 +118,7 @@ final class AclTest extends TestCase
             $grant([...self::COMMANDS, ...array_diff($further, [$lacking])]);
             $host = $this->host(strtr("without-$lacking", '|', '-'), $settings, ['pm.max_children' => 1]);
             $this->tokenOf($host);
-            self::assertStringContainsString('ACL LOG', $this->status($host)['store_last_failure'] ?? 'no failure', "without $lacking");
+            self::assertStringContainsString('ACL LOG', $this->statusOf($host)['store_last_failure'] ?? 'no failure', "without $lacking");
             $host->stop();
         }
         $before = $this->mints->mints();
@@ -127,7 +127,7 @@ final class AclTest extends TestCase
         self::assertSame($this->tokenOf($hosts[0]), $this->tokenOf($hosts[1]));
         self::assertSame($before + 1, $this->mints->mints());
         foreach ($hosts as $host) {
-            self::assertSame(0, $this->status($host)['store_errors']);
+            self::assertSame(0, $this->statusOf($host)['store_errors']);
         }
     }
 }

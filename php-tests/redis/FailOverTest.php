@@ -46,7 +46,7 @@ final class FailOverTest extends TestCase
         $dsn = str_replace('/shop', '/shed', (new SentinelSet($this->folder))->dsn());
         $host = $this->host('north', ['redis.dsn' => $dsn], ['pm.max_children' => 1]);
         $this->tokenOf($host);
-        $said = $this->status($host)['store_last_failure'];
+        $said = $this->statusOf($host)['store_last_failure'];
         self::assertStringContainsString('knows no master of the name shed', $said);
         self::assertStringNotContainsString(SentinelSet::PASSWORD, $said);
     }
@@ -86,7 +86,7 @@ final class FailOverTest extends TestCase
         $fresh = $this->tokenOf($hosts[1], 'crm', ['rejected' => $first]);
         $this->until('north heard of the rejection', fn (): bool => $this->tokenOf($hosts[0]) === $fresh);
         self::assertSame(2, $this->mints->mints());
-        self::assertArrayNotHasKey('store_last_failure', $this->status($hosts[0]));
+        self::assertArrayNotHasKey('store_last_failure', $this->statusOf($hosts[0]));
     }
 
     /** The replica is up, and what it has grows old. */

@@ -64,7 +64,7 @@ final class PasswordTest extends TestCase
         self::assertSame(intdiv($number + 1, 2), $this->mints->mints(), 'each name once, on whichever host');
         self::assertSame([], $this->redis->command('ACL', 'LOG'), 'nobody came with a password that was no longer, or not yet, valid');
         foreach ($this->hosts as $host) {
-            self::assertSame(0, $this->status($host)['served_degraded']);
+            self::assertSame(0, $this->statusOf($host)['served_degraded']);
         }
         $this->printTimes('password rotated under load', $responses);
     }
@@ -84,7 +84,7 @@ final class PasswordTest extends TestCase
         foreach ($this->hosts as $host) {
             self::assertSame($token, $this->tokenOf($host), 'what is usable is served');
             $this->tokenOf($host, 'meanwhile');
-            self::assertStringContainsString('WRONGPASS', $this->status($host)['store_last_failure']);
+            self::assertStringContainsString('WRONGPASS', $this->statusOf($host)['store_last_failure']);
         }
         self::assertSame(2, $this->mints->mints('meanwhile'), 'once per host');
 
@@ -98,7 +98,7 @@ final class PasswordTest extends TestCase
         self::assertSame(1, $this->mints->mints('crm') * $this->mints->mints('existing') * $this->mints->mints('after'));
         self::assertSame(2, $this->mints->mints('meanwhile'));
         foreach ($this->hosts as $host) {
-            self::assertStringNotContainsString('s3cret', $host->logged() . json_encode($this->status($host)));
+            self::assertStringNotContainsString('s3cret', $host->logged() . json_encode($this->statusOf($host)));
         }
     }
 }

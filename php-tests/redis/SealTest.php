@@ -107,7 +107,7 @@ final class SealTest extends TestCase
         chown("$this->folder/host-north", $uid);
         $north = $this->sealed('north', $redis, $keys, [], $nobody);
         $token = $this->tokenOf($north);
-        self::assertStringStartsWith('with key ', $this->status($north)['values_sealed']);
+        self::assertStringStartsWith('with key ', $this->statusOf($north)['values_sealed']);
         self::assertSame($token, $this->tokenOf($this->sealed('south', $redis, $keys)));
         file_put_contents("$this->folder/phpinfo.php", '<?php phpinfo();');
         $crowd = new Crowd();
@@ -134,7 +134,7 @@ final class SealTest extends TestCase
             $hosts[$name] = $this->sealed($name, $redis, $file);
         }
         $token = $this->tokenOf($hosts['north']);
-        $with = fn (string $name): string => $this->status($hosts[$name])['values_sealed'];
+        $with = fn (string $name): string => $this->statusOf($hosts[$name])['values_sealed'];
         $old = $with('north');
         // Everybody can open the new one first; then it seals; host after host, and all of them meanwhile.
         foreach ([['a', 'b'], ['b', 'a']] as $keys) {
@@ -173,9 +173,9 @@ final class SealTest extends TestCase
             self::assertSame($alone, [$this->tokenOf($south), $this->tokenOf($west)]);
         }
         self::assertSame(3, $this->mints->mints());
-        self::assertGreaterThan(0, $this->status($south)['sealed_unreadable']);
-        self::assertSame(0, $this->status($north)['sealed_unreadable']);
-        self::assertSame(0, $this->status($south)['store_errors'], 'Redis is well');
+        self::assertGreaterThan(0, $this->statusOf($south)['sealed_unreadable']);
+        self::assertSame(0, $this->statusOf($north)['sealed_unreadable']);
+        self::assertSame(0, $this->statusOf($south)['store_errors'], 'Redis is well');
         self::assertSame(1, substr_count($south->logged(), 'Redis has values sealed with key'));
         $answer = $this->get($strict, 'token.php', ['name' => 'crm'])->json();
         self::assertSame('SharedState\StoreUnavailable', $answer['error']);
@@ -225,7 +225,7 @@ final class SealTest extends TestCase
         self::assertNotSame($token, $fresh);
         self::assertSame(2, $this->mints->mints());
         // Once for the claim, once for the leader that compared.
-        self::assertGreaterThan(0, $this->status($south)['sealed_unreadable']);
+        self::assertGreaterThan(0, $this->statusOf($south)['sealed_unreadable']);
         self::assertSame($fresh, $this->tokenOf($this->sealed('east', $redis, $keys)));
     }
 }

@@ -87,7 +87,7 @@ final class TlsTest extends TestCase
         for ($i = 0; $i < 4; $i++) {
             $this->tokenOf($host, "crm:$i");
         }
-        self::assertStringContainsString($sentence, $this->status($host)['store_last_failure'] ?? '');
+        self::assertStringContainsString($sentence, $this->statusOf($host)['store_last_failure'] ?? '');
         $this->until('a line in the log', function () use ($host, $sentence): bool {
             $this->tokenOf($host);
             return str_contains($host->logged(), $sentence);

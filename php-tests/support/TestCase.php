@@ -88,7 +88,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         $fresh = $this->tokenOf($south, 'crm', ['rejected' => $first]);
         self::assertNotSame($first, $fresh);
         $this->until('north heard of the rejection', fn (): bool => $this->tokenOf($north) === $fresh);
-        self::assertGreaterThan(0, $this->status($north)['changes_heard'], 'the change log is followed');
+        self::assertGreaterThan(0, $this->statusOf($north)['changes_heard'], 'the change log is followed');
 
         // A leader whose connection was lost compares at once, and not within five seconds.
         $redis->command('FLUSHALL');
@@ -99,7 +99,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
     }
 
     /** @return array<string, mixed> */
-    protected function status(Fpm $host): array
+    protected function statusOf(Fpm $host): array
     {
         return $this->get($host, 'status.php', [])->json()['status'];
     }
