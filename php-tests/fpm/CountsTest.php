@@ -37,7 +37,7 @@ final class CountsTest extends TestCase
         for ($i = 0; $i < 5; $i++) {
             $read();
         }
-        // It has read three times, and mints something else until it dies.
+        // It reads three times and dies.
         $crowd = new Crowd();
         $crowd->send($host->socket(), $this->page('killed.php'), ['name' => 'crm', 'times' => 3]);
         $dead = array_values($crowd->finish())[0];
@@ -46,7 +46,9 @@ final class CountsTest extends TestCase
             $read();
         }
         $hits = array_filter($this->metrics($host), static fn (string $series) => str_starts_with($series, 'sharedstate_token_cache_hits_total{family="crm"'), ARRAY_FILTER_USE_KEY);
-        self::assertSame(10 * self::READS, array_sum($hits));
+        $counted = array_sum($hits) - 10 * self::READS;
+        self::assertGreaterThanOrEqual(0, $counted, 'none of the others is lost');
+        self::assertLessThan(3, $counted, 'not all of its own were told');
     }
 
     public function test_with_the_counts_file_gone_the_next_second_counts_in_a_new_one(): void
