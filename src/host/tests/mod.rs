@@ -4,7 +4,9 @@
 mod files;
 mod processes;
 mod races;
+mod survey;
 mod takeover;
+mod tally;
 
 use std::path::Path;
 use std::time::Duration;
