@@ -118,6 +118,22 @@ pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
     Ok(result)
 }
 
+/// `shared_token_invalidate_all(?string $name = null): array`
+pub fn invalidate_all(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let name = args::name(ex)?;
+    let runtime = runtime::current()?;
+    if let Some(name) = name {
+        key(name, Fingerprint::default())?;
+    }
+    let (dropped, since) = runtime.invalidate_all(name.map(Str::bytes))?;
+    let mut table = ZendHashTable::with_capacity(2);
+    let built = table.insert("dropped", dropped as u64).and_then(|()| table.insert("since", since));
+    built.map_err(|error| unbuilt(&error))?;
+    let mut result = Zval::new();
+    result.set_hashtable(table);
+    Ok(result)
+}
+
 /// `shared_token_info(string $name, array $options = []): ?array`. Never the token.
 pub fn info(ex: &ExecuteData) -> Result<Zval, Stop> {
     let call = args::question(ex)?;
