@@ -258,7 +258,9 @@ final class CtlTest extends TestCase
     public function test_settings_of_no_application_are_not_taken_for_an_idle_one(): void
     {
         $this->mintHere();
+        $before = glob("$this->folder/sharedstate-*");
         $result = $this->ctl(['status'], ['prefix' => 'another']);
+        self::assertSame($before, glob("$this->folder/sharedstate-*"), 'no table is left of asking');
         self::assertSame(1, $result->status);
         self::assertStringContainsString('no application of ', $result->errors);
         self::assertStringContainsString('--pool', $result->errors);
@@ -277,6 +279,8 @@ final class CtlTest extends TestCase
         self::assertStringContainsString('crm', $result->output);
         self::assertStringContainsString('no application', Ctl::run(['--pool', $pool, '-d', 'sharedstate.prefix=other', 'list'], [])->errors, '-d goes before the pool');
 
+        self::assertSame(0, Ctl::run(['--pool', $pool, 'doctor'], [])->status);
+
         // For as long as it runs, its command line is everybody's to read.
         $watch = Process::start(Ctl::command(['--pool', $pool, 'watch', '0.2'], []), "$this->folder/watch.log");
         $this->until('it watches', fn (): bool => str_contains($watch->tail(), 'hits/s'));
@@ -284,6 +288,30 @@ final class CtlTest extends TestCase
             $line = (string) @file_get_contents($file);
             self::assertFalse(str_contains($line, 'sharedstatectl') && str_contains($line, self::PASSWORD), $line);
         }
+    }
+
+    public function test_what_a_pool_sets_for_its_pages_does_not_keep_the_command_from_working(): void
+    {
+        $host = $this->host('north', ['prefix' => 'shop'], ['php_admin_value[open_basedir]' => '/nowhere', 'php_admin_value[disable_functions]' => 'file_get_contents,glob']);
+        $host->stop();
+        $this->php("return shared_token_get('crm', fn () => ['access_token' => 'SECRET', 'expires_in' => 3600]);", ['prefix' => 'shop', 'host.dir' => "$this->folder/host-north"]);
+        $result = Ctl::run(['--pool', "$this->folder/north.conf", 'list'], []);
+        self::assertSame([0, ''], [$result->status, $result->errors]);
+    }
+
+    public function test_the_php_ini_of_php_fpm_counts_where_the_pools_file_is_beside_it(): void
+    {
+        mkdir("$this->folder/fpm/pool.d", 0777, true);
+        mkdir("$this->folder/fpm/conf.d");
+        file_put_contents("$this->folder/fpm/php.ini", "sharedstate.prefix = of-php-ini\nopen_basedir = /nowhere\ndisable_functions = glob\n");
+        file_put_contents("$this->folder/fpm/conf.d/20-sharedstate.ini", "sharedstate.host.dir = $this->folder\n");
+        file_put_contents("$this->folder/fpm/pool.d/www.conf", "[www]\nlisten = x\n");
+        $this->php("return shared_token_get('crm', fn () => ['access_token' => 'SECRET', 'expires_in' => 3600]);", ['prefix' => 'of-php-ini']);
+        $command = Ctl::command(['--pool', "$this->folder/fpm/pool.d/www.conf", 'list'], []);
+        // Without -n, as an operator runs it.
+        $result = Cli::command(array_values(array_diff($command, ['-n'])), ['PHP_INI_SCAN_DIR' => '/nowhere', 'PHPRC' => '/nowhere']);
+        self::assertStringContainsString('crm', $result->output, $result->all());
+        self::assertSame(0, $result->status);
     }
 
     public function test_of_several_pools_one_has_to_be_named(): void

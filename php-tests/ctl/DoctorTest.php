@@ -98,6 +98,7 @@ final class DoctorTest extends TestCase
         $result = $this->doctor();
         $this->assertHealthy($result);
         self::assertStringContainsString('note  there is no Redis', $result->output);
+        self::assertSame([], glob("$this->folder/sharedstate-*"), 'no table is left of looking for one');
     }
 
     public function test_with_the_least_rights_it_says_what_it_could_not_look_at(): void

@@ -315,7 +315,8 @@ impl Runtime {
         match unread.or(untold) {
             None => Ok((dropped, cut_at.map(|ms| ms / 1000))),
             Some(error) => Err(Error::StoreUnavailable(format!(
-                "{error}; this host has dropped {dropped}, the others go on with theirs"
+                "{error}; this host has dropped {dropped}, the others go on with theirs: do it again \
+                 when Redis answers"
             ))),
         }
     }

@@ -15,7 +15,7 @@ use super::{args, counters, defer, memo, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Freshness, Key, Kind, freshness};
 use crate::error::Error;
-use crate::flight::{FlightError, Plan, Served};
+use crate::flight::{Plan, Served};
 use crate::metrics::tally::Hit;
 use crate::token::{self, Answer};
 
@@ -111,8 +111,7 @@ pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let dropped = runtime
         .engine
         .invalidate(&key, rejected.or(options.rejected))
-        .map_err(|error| FlightError::StoreUnavailable(error.to_string()))
-        .map_err(|error| Error::from_flight(error, &key))?;
+        .map_err(|error| Error::invalidating(&error, &key))?;
     let mut result = Zval::new();
     result.set_bool(dropped);
     Ok(result)
