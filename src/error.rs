@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::entry::{Key, Kind};
 use crate::flight::FlightError;
-use crate::store::MAX_REASON;
+use crate::store::{MAX_REASON, StoreError};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -41,6 +41,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why an invalidation did not arrive everywhere.
+    pub fn invalidating(error: &StoreError, key: &Key) -> Self {
+        Self::StoreUnavailable(format!(
+            "token \"{}\" could not be dropped on every host: {}. Invalidate it again when that is mended",
+            String::from_utf8_lossy(key.name()),
+            redact(&error.to_string())
+        ))
+    }
+
     /// What became of the flight for `key`, in words.
     pub fn from_flight(error: FlightError, key: &Key) -> Self {
         let (noun, act, callable) = match key.kind() {

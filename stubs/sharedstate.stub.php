@@ -93,6 +93,20 @@ namespace {
     function shared_token_invalidate(string $name, #[\SensitiveParameter] ?string $rejected = null, #[\SensitiveParameter] array $options = []): bool {}
 
     /**
+     * Drop every token everywhere, or all of one name, whatever their fingerprints: those that this host
+     * has, and those that Redis' change log names. Mints in flight are refused and made again. Rates stay.
+     *
+     * @return array{dropped: int, since: int|null} how many tokens there were; and where the change log is
+     *         so long that it was cut, from when on it is whole (Unix seconds): a token from before that
+     *         which this host never had is not dropped
+     *
+     * @throws \SharedState\StoreUnavailable Redis could not be told of all; this host has dropped its own
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError a malformed name
+     */
+    function shared_token_invalidate_all(?string $name = null): array {}
+
+    /**
      * What is known of a token on this host, without the token itself; null when there is none.
      * Times are Unix seconds.
      *

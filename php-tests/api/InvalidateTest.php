@@ -91,6 +91,29 @@ final class InvalidateTest extends TestCase
         self::assertFalse($this->php("return shared_token_invalidate('never', 'some token');"));
     }
 
+    public function test_all_of_a_name_or_all_there_are_go_and_the_rates_stay(): void
+    {
+        $said = $this->php(self::MINT . <<<'PHP'
+            fx_rate('EUR', 'USD', fn () => ['base' => 'EUR', 'rates' => ['USD' => '1.25']]);
+            foreach (['crm', 'erp', 'crm:eu'] as $name) {
+                shared_token_get($name, $mint);
+                shared_token_get($name, $mint, ['fingerprint' => ['scope' => 'write']]);
+            }
+            $served = fn (): int => count(array_filter(sharedstate_entries(), fn (array $entry): bool => $entry['freshness'] === 'fresh'));
+            return [$served(), shared_token_invalidate_all('crm'), $served(), shared_token_info('crm:eu') !== null, shared_token_get('crm', $mint),
+                shared_token_invalidate_all(), $served(), shared_token_invalidate_all(null), fx_rate('EUR', 'USD')];
+            PHP);
+        $dropped = static fn (int $count): array => ['dropped' => $count, 'since' => null];
+        self::assertSame([7, $dropped(2), 5, true, 'SECRET-T7', $dropped(5), 1, $dropped(0), 1.25], $said);
+    }
+
+    public function test_all_of_a_name_that_cannot_be_one_is_refused(): void
+    {
+        $said = $this->php("return [caught(fn () => shared_token_invalidate_all('')), caught(fn () => shared_token_invalidate_all([]))];");
+        self::assertSame(['ValueError', 'TypeError'], array_column($said, 'class'));
+        self::assertStringContainsString('shared_token_invalidate_all(): Argument #1 ($name) must not be empty', $said[0]['message']);
+    }
+
     public function test_info_never_shows_the_token(): void
     {
         $said = $this->php(self::MINT . "shared_token_get('crm', \$mint); return [shared_token_info('crm'), shared_token_info('cold'), sharedstate_status()];");

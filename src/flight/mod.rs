@@ -282,6 +282,32 @@ impl Engine {
         }
     }
 
+    /// Drop every token that this host has or `elsewhere` names, or those of one `name` among them. How many
+    /// there were to drop, and the first failure: this host is marked whatever the store says. Sheets
+    /// stay: they come from no issuer, and without them there are no rates until a source answers.
+    pub fn invalidate_all(
+        &self,
+        elsewhere: Vec<Key>,
+        name: Option<&[u8]>,
+    ) -> (usize, Option<StoreError>) {
+        let mut keys = self.host.resident();
+        keys.extend(elsewhere);
+        keys.retain(|key| key.kind() == Kind::Token && name.is_none_or(|name| name == key.name()));
+        keys.sort_unstable_by(|one, other| one.bytes().cmp(other.bytes()));
+        keys.dedup();
+        let (mut dropped, mut failure) = (0, None);
+        for key in keys {
+            let known = self.host.look(&key).and_then(|known| known.entry);
+            let here = known.is_some_and(|entry| entry.servable(Kind::Token, self.host.now()));
+            let there = self.invalidate(&key, None).unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                false
+            });
+            dropped += usize::from(here || there);
+        }
+        (dropped, failure)
+    }
+
     /// From now on this process does the chore in the background.
     pub fn assign(&self, chore: Arc<dyn Chore>) {
         self.keeper.assign(chore);

@@ -741,6 +741,32 @@ fn an_invalidation_that_only_this_host_knows_of_is_not_undone_by_its_next_claim(
 }
 
 #[test]
+fn dropping_all_drops_what_only_another_host_had_and_no_sheet() {
+    let mut fleet = fleet(2);
+    let old = fleet.get(1).unwrap();
+    let (host, engine) = &fleet.hosts[0];
+    let sheet = Key::new(Kind::Sheet, b"default", Fingerprint::default()).unwrap();
+    host.restore(&sheet, &old.entry, fleet.clock.now()).unwrap();
+    let elsewhere = vec![key(), key(), sheet.clone()];
+    assert_eq!(engine.invalidate_all(elsewhere.clone(), Some(b"another")), (0, None));
+    assert_eq!(engine.invalidate_all(elsewhere, None), (1, None));
+    assert!(host.look(&sheet).unwrap().entry.is_some());
+    assert_ne!(fleet.get(0).unwrap().entry.value, old.entry.value);
+}
+
+#[test]
+fn dropping_all_while_the_store_is_down_drops_here_and_says_that_nobody_else_heard() {
+    let mut fleet = fleet(1);
+    fleet.get(0).unwrap();
+    fleet.network.set_down(true);
+    let (host, engine) = &fleet.hosts[0];
+    let (dropped, failure) = engine.invalidate_all(Vec::new(), Some(key().name()));
+    assert_eq!(dropped, 1);
+    assert!(failure.is_some());
+    assert_eq!(host.look(&key()).unwrap().entry, None);
+}
+
+#[test]
 fn an_invalidation_that_a_failover_lost_holds_on_the_host_that_knows_of_it() {
     let mut full = fleet(1);
     let old = full.get(0).unwrap();

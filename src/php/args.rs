@@ -197,6 +197,13 @@ pub fn question(ex: &ExecuteData) -> Result<Question<'_>, Stop> {
     Ok(Question { name: string(to.first)?, options: array_of(to.options) })
 }
 
+/// `?string $name = null`
+pub fn name(ex: &ExecuteData) -> Result<Option<Str>, Stop> {
+    let mut to = empty();
+    parse!(ex, c"|S!", &raw mut to.first)?;
+    Ok(string(to.first).ok())
+}
+
 /// `bool $flag = false`
 pub fn flag(ex: &ExecuteData) -> Result<bool, Stop> {
     let mut flag = false;

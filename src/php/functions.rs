@@ -29,6 +29,10 @@ extern "C" fn shared_token_invalidate(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, tokens::invalidate);
 }
 
+extern "C" fn shared_token_invalidate_all(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, tokens::invalidate_all);
+}
+
 extern "C" fn shared_token_info(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, tokens::info);
 }
@@ -98,6 +102,12 @@ pub fn add(module: ModuleBuilder<'static>) -> ModuleBuilder<'static> {
                 .arg(string("rejected").allow_null().default("null"))
                 .arg(options())
                 .returns(DataType::Bool, false, false),
+        )
+        .function(
+            FunctionBuilder::new("shared_token_invalidate_all", shared_token_invalidate_all)
+                .not_required()
+                .arg(string("name").allow_null().default("null"))
+                .returns(DataType::Array, false, false),
         )
         .function(
             FunctionBuilder::new("shared_token_info", shared_token_info)

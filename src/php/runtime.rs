@@ -304,6 +304,23 @@ impl Runtime {
         self.host.look(key)
     }
 
+    /// Drop every token that this host has or Redis' change log names, or those of one `name` among them.
+    /// How many; and from which second on nothing was missed, unless nothing was at all.
+    pub fn invalidate_all(&self, name: Option<&[u8]>) -> Result<(usize, Option<u64>), Error> {
+        let named = self.fleet.as_ref().map(|fleet| fleet.log.named()).transpose();
+        let (named, unread) = named.map_or_else(|error| (None, Some(error)), |it| (it, None));
+        let cut_at = named.as_ref().and_then(|named| named.cut_at);
+        let elsewhere = named.map(|named| named.keys).unwrap_or_default();
+        let (dropped, untold) = self.engine.invalidate_all(elsewhere, name);
+        match unread.or(untold) {
+            None => Ok((dropped, cut_at.map(|ms| ms / 1000))),
+            Some(error) => Err(Error::StoreUnavailable(format!(
+                "{error}; this host has dropped {dropped}, the others go on with theirs: do it again \
+                 when Redis answers"
+            ))),
+        }
+    }
+
     /// Add to one of the host's counters, by the kind of key it is about.
     pub fn count(&self, event: Event, kind: Kind, times: u64) {
         let token = kind == Kind::Token;

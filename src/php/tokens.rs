@@ -15,7 +15,7 @@ use super::{args, counters, defer, memo, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Freshness, Key, Kind, freshness};
 use crate::error::Error;
-use crate::flight::{FlightError, Plan, Served};
+use crate::flight::{Plan, Served};
 use crate::metrics::tally::Hit;
 use crate::token::{self, Answer};
 
@@ -111,10 +111,25 @@ pub fn invalidate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let dropped = runtime
         .engine
         .invalidate(&key, rejected.or(options.rejected))
-        .map_err(|error| FlightError::StoreUnavailable(error.to_string()))
-        .map_err(|error| Error::from_flight(error, &key))?;
+        .map_err(|error| Error::invalidating(&error, &key))?;
     let mut result = Zval::new();
     result.set_bool(dropped);
+    Ok(result)
+}
+
+/// `shared_token_invalidate_all(?string $name = null): array`
+pub fn invalidate_all(ex: &ExecuteData) -> Result<Zval, Stop> {
+    let name = args::name(ex)?;
+    let runtime = runtime::current()?;
+    if let Some(name) = name {
+        key(name, Fingerprint::default())?;
+    }
+    let (dropped, since) = runtime.invalidate_all(name.map(Str::bytes))?;
+    let mut table = ZendHashTable::with_capacity(2);
+    let built = table.insert("dropped", dropped as u64).and_then(|()| table.insert("since", since));
+    built.map_err(|error| unbuilt(&error))?;
+    let mut result = Zval::new();
+    result.set_hashtable(table);
     Ok(result)
 }
 

@@ -3,7 +3,7 @@
 //! Ordered, resumable, and through Sentinel, Cluster, proxies and managed services the same. A
 //! connection that was lost is a gap: between two masters nothing says that they wrote the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::store::{Reply, StoreError};
 /// Lines taken at once. A reply as long as this may have been overtaken by the log's trimming.
 const MOST: usize = 5000;
 const EMPTY: &str = "0-0";
+/// A log of fewer lines has never been cut: see `announce` in `common.lua`.
+const KEPT: usize = 10_000;
 
 pub struct RedisLog {
     connector: Connector,
@@ -144,6 +146,33 @@ impl RedisLog {
         }
     }
 
+    /// Every key that the log has a line of. A page at a time: between two of them others are served.
+    pub fn named(&self) -> Result<Named, StoreError> {
+        self.named_by(MOST)
+    }
+
+    pub(super) fn named_by(&self, page: usize) -> Result<Named, StoreError> {
+        let (mut keys, mut lines, mut end) = (HashSet::new(), 0, String::from("+"));
+        loop {
+            let mut ask = redis::cmd("XREVRANGE");
+            ask.arg(&self.stream).arg(&end).arg("-").arg("COUNT").arg(page);
+            let answer: Value = self.with(Duration::ZERO, |connection, _| ask.query(connection))?;
+            let found = Lines::from_redis_value(answer).map_err(|_| super::not_ours())?;
+            lines += found.len();
+            if let Some((oldest, _)) = found.last() {
+                end = format!("({oldest}");
+            }
+            let full = found.len() == page;
+            keys.extend(found.into_iter().filter_map(|(_, line)| line.get("key").cloned()));
+            if !full {
+                break;
+            }
+        }
+        let keys = keys.iter().filter_map(|text| Key::from_text(text)).collect();
+        let oldest = end.trim_start_matches('(').split('-').next().and_then(|ms| ms.parse().ok());
+        Ok(Named { keys, cut_at: oldest.filter(|_| lines >= KEPT) })
+    }
+
     /// Commands sent since this log was made.
     pub fn commands_sent(&self) -> u64 {
         self.connector.sent()
@@ -208,9 +237,19 @@ impl ChangeLog for RedisLog {
     }
 }
 
+/// What the log names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    pub keys: Vec<Key>,
+    /// Of what last changed before, in milliseconds since 1970 by the server's clock, the log may
+    /// have forgotten the line. `None`: it has forgotten none.
+    pub cut_at: Option<u64>,
+}
+
+type Lines = Vec<(String, HashMap<String, String>)>;
+
 /// `None` for anything but the lines we write.
 fn lines(answer: Value, after: &Position) -> Option<Followed> {
-    type Lines = Vec<(String, HashMap<String, String>)>;
     let streams = Option::<Vec<(String, Lines)>>::from_redis_value(answer).ok()?;
     let lines = streams.into_iter().flatten().next().map(|(_, lines)| lines).unwrap_or_default();
     if lines.len() >= MOST {

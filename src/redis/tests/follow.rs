@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
-use crate::redis::log::RedisLog;
+use crate::redis::log::{Named, RedisLog};
 use crate::store::Host as _;
 use crate::store::log::{ChangeLog as _, Followed};
 use crate::store::memory::MemoryHost;
@@ -210,4 +210,35 @@ fn a_connection_that_was_replaced_between_two_questions_is_a_gap() {
     log.fetch(&[key("crm")], now).unwrap();
     let followed = log.follow(&position, PATIENCE);
     assert!(matches!(followed, Ok(Followed::Gap)), "{followed:?}");
+}
+
+#[test]
+fn the_log_names_each_key_once_over_as_many_pages_as_it_takes() {
+    let server = Server::start();
+    let (store, log) = (server.store(), RedisLog::new(server.config()));
+    assert_eq!(log.named().unwrap().keys, []);
+    for n in 1..=3 {
+        mint(&store, &key("crm"), n, "one");
+        store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+    }
+    mint(&store, &key("a b:{c}"), 9, "two");
+    server.admin().tell("XADD {sharedstate}:log * key nonsense version 1 floor 0");
+    for page in [1, 2, 8, 9] {
+        let mut named = log.named_by(page).unwrap();
+        named.keys.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        assert_eq!(named, Named { keys: vec![key("a b:{c}"), key("crm")], cut_at: None });
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_says_since_when_it_is_whole() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    admin.tell("XADD {sharedstate}:log 5000-7 key t:-:first version 1 floor 0");
+    for number in 1..10_000 {
+        let second = 6_000 + number;
+        admin.tell(&format!("XADD {{sharedstate}}:log {second}-0 key t:-:crm version 1 floor 0"));
+    }
+    let named = RedisLog::new(server.config()).named().unwrap();
+    assert_eq!((named.keys.len(), named.cut_at), (2, Some(5000)));
 }
