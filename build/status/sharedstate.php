@@ -709,7 +709,7 @@ td.fresh { color: var(--well); } td.refresh_due { color: var(--mark); } td.stale
 td.by { max-width: 240px; overflow: hidden; text-overflow: ellipsis; color: var(--soft); font-size: 12px; } td.version { font: 11px ui-monospace, Menlo, monospace; color: var(--soft); padding-right: 0; }
 .life { width: 110px; height: 8px; display: block; } .life .whole { fill: var(--line); } .life .lived { fill: var(--mark); } .life .due { fill: var(--soft); } .life .end { fill: var(--warn); }
 #more { color: var(--soft); padding: 8px 0; } #more:empty { display: none; } #more button { text-decoration: underline; }
-#families { margin-top: 26px; } #families td, #families thead th:not(:first-child) { text-align: right; } #families td:last-child, #families th:last-child { padding-right: 0; } .zero, .zero code, .zero b { color: var(--soft); opacity: .75; }
+#families { margin-top: 26px; } #families td, #families thead th:not(:first-child) { text-align: right; } #families td:last-child, #families th:last-child { padding-right: 0; } .zero, .zero code, .zero b { color: var(--soft); }
 #counters { margin-top: 26px; } #counters ul { list-style: none; columns: 3; column-gap: 28px; margin-top: 6px; border-top: 1px solid var(--line); padding-top: 6px; }
 #counters li { display: flex; gap: 8px; break-inside: avoid; padding: 1px 0; } #counters code { margin-right: auto; color: inherit; } #counters b { font-weight: 500; } #counters span { min-width: 5em; text-align: right; color: var(--soft); font-size: 12px; } #counters li.warn b { color: var(--warn); }
 h2 { margin-bottom: 6px; } .tiles h2 { margin: 0; }
@@ -759,7 +759,8 @@ const take = () => {
   const last = kept.samples.at(-1);
   // A table that was made anew counts from zero.
   if (last && ['token_cache_hits', 'token_cache_misses', 'processes_attached'].some(key => numbers[key] < last.numbers[key])) Object.assign(kept, {samples: [], seen: {}});
-  kept.samples.push({at: data.at, numbers, reasons, calls: data.provider_calls});
+  const failed = Object.fromEntries(data.families.filter(family => family.failures > 0).map(family => [family.family, family.failures]));
+  kept.samples.push({at: data.at, numbers, reasons, failed, calls: data.provider_calls});
   kept.samples = kept.samples.filter(sample => sample.at > data.at - WINDOW);
   for (const entry of data.entries) {
     const mark = entry.kind === 'rates' ? entry.rates?.confirmed_at : entry.version;
@@ -811,7 +812,12 @@ const found = () => {
   };
   some('bad', 'waited_in_vain', ['wait_timeouts'], 1, times => `Callers waited in vain: ${counted(times, 'time')} ${within}`, 'The issuer is slow or hangs: its callable should have a timeout of its own, below token.wait_timeout_ms.');
   some('warn', 'rejections', ['rejections'], 3, times => `Tokens are rejected: ${counted(times, 'time')} ${within}`, 'An API refuses what the issuer gave: scope, audience, a revoked client, clocks.');
-  some('warn', 'mints_failed', ['mint_failures'], 1, times => `Mints failed: ${counted(times, 'time')} ${within}`, 'The log has the reason.');
+  const failing = Object.keys(last.failed).filter(family => last.failed[family] > (first.failed[family] ?? 0));
+  if (failing.length > 0 && !findings.some(finding => finding.see === 'mint_failures')) {
+    const without = data.entries.filter(entry => entry.kind === 'token' && !entry.usable && failing.includes(entry.family)).map(entry => entry.name);
+    find(without.length > 0 ? 'bad' : 'warn', 'mints_failed', `Mints fail: ${failing.slice(0, 3).join(', ')}, ${counted(grown('mint_failures'), 'time')} ${within}`,
+      without.length > 0 ? `There is no token for ${without.slice(0, 3).join(', ')}: callers get MintFailed.` : 'The old tokens are served as long as they last.', 'Look at the issuer: the log has what it answered.', 'mint_failures');
+  }
   some('warn', 'table_too_small', ['evicted_usable', 'table_full'], 1, times => `The host table is too small: ${counted(times, 'usable entry').replace(/entrys$/, 'entries')} lost ${within}`, 'Raise host.slots to one and a half times the keys, or host.memory.');
   some('warn', 'minters_lost', ['leases_lost', 'flights_given_up'], 1, times => `Minters were lost: ${counted(times, 'time')} ${within}`, 'A process was stopped, or hung, while it minted: look at the pauses of the machine.');
   if (data.store.up !== false) some('warn', 'redis_failed', ['store_errors', 'breaker_opened'], 1, () => `Redis failed ${within}, and answers now`, 'See Redis’ own log, and the network between.');
@@ -825,7 +831,7 @@ const found = () => {
 const LEVELS = {bad: 'Act now', warn: 'Look soon', well: 'Well', idle: 'Idle'};
 const drawVerdict = () => {
   const [first, ...others] = found();
-  const verdict = first ?? (data.verdict.level === 'well' || data.verdict.level === 'idle' ? data.verdict : data.findings[0]);
+  const verdict = first ?? data.verdict;
   const section = byId('verdict');
   const parts = [el('small', {}, LEVELS[verdict.level]), el('h1', {}, verdict.title), el('p', {}, verdict.why), el('p', {class: 'do'}, `${verdict.do} `, el('code', {}, verdict.see)),
     el('ul', {}, ...others.map(one => el('li', {class: one.level}, el('b', {}, one.title), ` ${one.why} ${one.do} `, el('code', {}, one.see))))];
@@ -997,4 +1003,11 @@ live.className = 'on';
 timer = setTimeout(look, PERIOD / 2);
 JS;
 
-main();
+try {
+    main();
+} catch (Throwable $thrown) {
+    // A page about a host in trouble must not be one more blank page.
+    error_log("sharedstate status page: $thrown");
+    http_response_code(500);
+    echo 'The status page itself has failed; the error log of PHP says why.';
+}

@@ -102,7 +102,6 @@ final class StatusPageTest extends TestCase
     /** @dataProvider addresses */
     public function test_the_allow_list_is_compared_with_the_address_of_the_connection(string $list, string $address, bool $allowed): void
     {
-        static $host = null;
         $response = $this->from($this->host('north'), ['SHAREDSTATE_STATUS_ALLOW' => $list, 'REMOTE_ADDR' => $address,
             'HTTP_X_FORWARDED_FOR' => '127.0.0.1', 'HTTP_X_REAL_IP' => '127.0.0.1', 'HTTP_FORWARDED' => 'for=127.0.0.1', 'HTTP_CLIENT_IP' => '127.0.0.1']);
         self::assertSame($allowed ? 200 : 403, $response->status, $response->describe());
@@ -180,7 +179,6 @@ final class StatusPageTest extends TestCase
         $site = $this->site($host);
         $this->tokenOf($host, 'crm:a');
         $this->tokenOf($host, 'crm:a');
-        $this->get($host, 'token.php', ['name' => 'broken', 'ms' => 0, 'ttl' => 0]);
         $data = $this->json($site);
         self::assertSame(['at', 'host', 'php', 'verdict', 'findings', 'status', 'store', 'families', 'provider_calls', 'plan', 'filter', 'entries_total', 'entries_found', 'entries', 'facts'], array_keys($data));
         self::assertSame(1, $data['status']['token_mint_count']);
@@ -190,8 +188,16 @@ final class StatusPageTest extends TestCase
         self::assertSame(['token', 'fresh', true], [$entries['crm:a']['kind'], $entries['crm:a']['freshness'], $entries['crm:a']['usable']]);
         self::assertEqualsWithDelta($data['at'] + 3600, $entries['crm:a']['expires_at'], 5);
         self::assertSame(['crm' => 1], array_filter(array_map(static fn (array $family): int => $family['mints']['cold'], array_column($data['families'], null, 'family'))));
-        self::assertSame('mint_fails', $data['verdict']['code'], json_encode($data['verdict']));
-        self::assertStringContainsString('broken', $data['verdict']['title']);
+        self::assertSame('well', $data['verdict']['code'], json_encode($data['verdict']));
+    }
+
+    public function test_a_mint_that_fails_is_the_verdict_and_names_the_token(): void
+    {
+        $host = $this->host('north', ['token.failure_backoff_ms' => 5000]);
+        $this->get($host, 'token.php', ['name' => 'erp', 'ms' => 0, 'ttl' => 0]);
+        $verdict = $this->json($this->site($host))['verdict'];
+        self::assertSame(['bad', 'mint_fails', 'No token for erp'], [$verdict['level'], $verdict['code'], $verdict['title']]);
+        self::assertStringContainsString('expires_in', $verdict['why']);
     }
 
     public function test_openmetrics_are_served_as_such(): void
@@ -291,4 +297,192 @@ final class StatusPageTest extends TestCase
             self::assertStringContainsString('token.refresh_ratio', $body);
         }
     }
+
+    // In a browser.
+
+    /** Names as an attacker, or a user of another language, would choose them. */
+    private const NAMES = [
+        '<script>window.pwned=1</script>', '"><img src=x onerror=window.pwned=1>', '</script><script>window.pwned=1</script>', "'-window.pwned=1-'",
+        'javascript:window.pwned=1', '{{constructor.constructor("window.pwned=1")()}}', '<!--<script>', '&lt;b&gt;', "caf\xe9", "\xff\xfe\xfd", "user\u{202E}cod.exe", "zero\u{200B}width",
+        'שלום', '東京', '<svg/onload=window.pwned=1>:x',
+    ];
+
+    public function test_names_are_shown_as_what_they_are_and_never_run(): void
+    {
+        $host = $this->host('north');
+        $site = $this->site($host);
+        $long = str_repeat('long-', 40);
+        foreach ([...self::NAMES, $long] as $name) {
+            self::assertSame(200, $this->get($host, 'token.php', ['name' => $name, 'ms' => 0])->status);
+        }
+        $browser = new Browser($this->folder);
+        $browser->size(1280, 900);
+        foreach ([true, false] as $static) {
+            $browser->withoutScripts($static);
+            $browser->open($site->address(self::PAGE) . ($static ? '' : '?filter=%3Cscript%3E%22%3Ewindow.pwned'));
+            $browser->withoutScripts(false);
+            if (!$static) {
+                $browser->run('document.querySelector("#filter").value = ""; document.querySelector("#filter").form.requestSubmit()');
+                $this->until('another look', static fn (): bool => $browser->run('return document.querySelectorAll("#names tbody tr").length') > 10);
+            }
+            self::assertTrue($browser->run('return window.pwned === undefined'));
+            self::assertSame(0, $browser->run('return document.querySelectorAll("main script, main img, main b > b, #names a").length'));
+            $shown = $browser->run('return [...document.querySelectorAll("#names tbody bdi")].map(name => name.textContent)');
+            self::assertCount(count(self::NAMES) + 1, $shown);
+            self::assertSame([], array_diff(['<script>window.pwned=1</script>', '"><img src=x onerror=window.pwned=1>', '&lt;b&gt;', 'caf\xE9', '\xFF\xFE\xFD', 'user\u{202E}cod.exe', 'zero\u{200B}width', 'שלום', '東京', $long], $shown));
+            self::assertSame([], $browser->console());
+        }
+    }
+
+    public function test_the_numbers_of_an_open_page_move_and_a_hidden_page_asks_nothing(): void
+    {
+        $host = $this->host('north', [], ['access.log' => "$this->folder/asked", 'access.format' => '"%m %r?%q"']);
+        $site = $this->site($host, ['SHAREDSTATE_STATUS_PASSWORD' => 'horse']);
+        $this->tokenOf($host);
+        $browser = new Browser($this->folder);
+        $browser->size(1280, 900);
+        $browser->open($site->address(self::PAGE, 'x:horse'));
+        $hits = static fn (): int => (int) strtr($browser->text('[data-counter=token_cache_hits] b'), [',' => '']);
+        $before = $hits();
+        $this->read($host, ['crm'], 5.0);
+        self::assertGreaterThan($before + 100, $hits());
+        self::assertMatchesRegularExpression('~^\d[\d,.]*\s*/s~', str_replace("\n", ' ', $browser->text('[data-tile=hits] p')));
+        self::assertGreaterThan(2, $browser->run('return document.querySelector("[data-tile=hits] polyline").points.length'));
+        self::assertSame('on', $browser->run('return document.querySelector("#live").className'));
+        self::assertSame([], $browser->console());
+
+        $asked = fn (): int => substr_count((string) file_get_contents("$this->folder/asked"), '?json');
+        self::assertGreaterThan(1, $asked());
+        $browser->run('Object.defineProperty(document, "hidden", {value: true, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))');
+        usleep(300_000);
+        $then = $asked();
+        sleep(5);
+        self::assertSame($then, $asked());
+        $browser->run('delete document.hidden; document.dispatchEvent(new Event("visibilitychange"))');
+        $this->until('it looks again', static fn (): bool => $asked() > $then);
+    }
+
+    public function test_a_thousand_names_can_be_filtered_sorted_and_shown(): void
+    {
+        $host = $this->host('north');
+        $this->get($host, 'many.php', ['count' => 1200]);
+        $browser = new Browser($this->folder);
+        $browser->size(1280, 900);
+        $browser->open($this->site($host)->address(self::PAGE));
+        $names = static fn (): array => $browser->run('return [...document.querySelectorAll("#names tbody bdi")].map(name => name.textContent)');
+        $type = static fn (string $text) => $browser->run('const box = document.querySelector("#filter"); box.value = arguments[0]; box.dispatchEvent(new Event("input"))', $text);
+        self::assertCount(100, $names());
+        $type('shop-3:000');
+        self::assertSame(['shop-3:0003'], $names());
+        self::assertSame('1 of 1,200', $browser->text('#count'));
+        // Beyond the thousand that are sent, the server is asked.
+        $type('shop-9:1199');
+        $this->until('the server has looked', static fn (): bool => $names() === ['shop-9:1199']);
+        $type('');
+        $this->until('all are back', static fn (): bool => count($names()) === 100);
+        $browser->run('document.querySelector("[data-sort=expires_at], [data-sort=usable_until]").querySelector("button").click()');
+        self::assertSame('ascending', $browser->run('return document.querySelector("[data-sort=usable_until]").getAttribute("aria-sort")'));
+        self::assertSame('shop-0:0000', $names()[0]);
+        $browser->run('document.querySelector("#more button").click()');
+        self::assertCount(1000, $names());
+        self::assertSame([], $browser->console());
+    }
+
+    public function test_a_token_storm_and_rates_fetched_above_plan_are_the_verdict(): void
+    {
+        $redis = $this->redis();
+        $provider = new RatesServer($this->folder);
+        $settings = ['redis.dsn' => $redis->dsn(), 'fx.sources' => $provider->json()];
+        $host = $this->host('north', $settings);
+        $this->tokenOf($host);
+        $this->get($host, 'rates.php', []);
+        $browser = new Browser($this->folder);
+        $browser->size(1280, 900);
+        $browser->open($this->site($host)->address(self::PAGE));
+        self::assertSame('All well', $browser->text('#verdict h1'));
+        // Somebody drops the token all the time, and another host has a much shorter interval.
+        $other = $this->host('south', ['fx.refresh_interval_s' => 1] + $settings);
+        $this->get($other, 'rates.php', []);
+        $said = '';
+        $this->until('both are seen', function () use ($host, $browser, &$said): bool {
+            $this->get($host, 'change.php', ['name' => 'crm']);
+            usleep(300_000);
+            $said = $browser->text('#verdict');
+            return str_contains($said, 'Mints above lifetimes: crm minted') && str_contains($said, 'Rates are fetched above plan');
+        }, 30.0);
+        self::assertStringContainsString('One mint should last', $said);
+        self::assertSame('verdict bad', $browser->run('return document.querySelector("#verdict").className'));
+        self::assertSame([], $browser->console());
+    }
+
+    /** Every state in light and in dark: readable, complete, and a picture of each; SCREENSHOTS=docs keeps them there. */
+    public function test_the_page_is_readable_under_load_degraded_and_empty_in_light_and_dark(): void
+    {
+        $keep = getenv('SCREENSHOTS') ?: null;
+        $redis = $this->redis();
+        $provider = new RatesServer($this->folder);
+        $settings = ['redis.dsn' => $redis->dsn(), 'fx.sources' => $provider->json(), 'fx.refresh_interval_s' => $keep === null ? 3600 : 60, 'token.failure_backoff_ms' => 3000];
+        $host = $this->host('north', $settings);
+        $site = $this->site($host);
+        $browser = new Browser($this->folder);
+        $browser->size(1240, 900);
+
+        $browser->open($site->address(self::PAGE));
+        self::assertSame('Nothing here yet', $browser->text('#verdict h1'));
+        $this->portray($browser, 'empty', $keep);
+
+        $names = ['crm', 'billing', 'erp:orders', 'erp:stock', 'shop:acme', 'shop:globex', 'shop:initech'];
+        $this->get($host, 'rates.php', []);
+        $this->tokenOf($host, 'crm', ['fingerprint' => ['scope' => 'write']]);
+        $this->read($host, $names, $keep === null ? 5.0 : 100.0);
+        self::assertSame('All well', $browser->text('#verdict h1'));
+        self::assertCount(9, $browser->run('return [...document.querySelectorAll("#names tbody tr")].map(row => row.className)'));
+        $this->portray($browser, 'load', $keep);
+
+        $redis->stop();
+        $this->read($host, [...$names, 'crm:new'], $keep === null ? 5.0 : 40.0);
+        self::assertStringStartsWith('Redis cannot be asked since', $browser->text('#verdict h1'));
+        self::assertSame('verdict warn', $browser->run('return document.querySelector("#verdict").className'));
+        self::assertGreaterThan(0, (int) strtr($browser->text('[data-counter=served_degraded] b'), [',' => '']));
+        $this->portray($browser, 'degraded', $keep);
+        self::assertSame([], $browser->console());
+    }
+
+    /** Reads those names for a while, as pages do. @param list<string> $names */
+    private function read(Fpm $host, array $names, float $seconds): void
+    {
+        $crowd = new Crowd();
+        $crowd->load(6, $seconds, 0.02, fn (int $client) => $crowd->send($host->socket(), $this->page('token.php'),
+            ['name' => $names[random_int(0, count($names) - 1)], 'ms' => 150, 'ttl' => 45 + 5 * $client]));
+    }
+
+    /** In both schemes: every text stands out from its ground, nothing is wider than a phone; and two pictures. */
+    private function portray(Browser $browser, string $state, ?string $folder): void
+    {
+        $grounds = [];
+        foreach (['light' => false, 'dark' => true] as $scheme => $dark) {
+            $browser->dark($dark);
+            $grounds[] = $browser->run('return getComputedStyle(document.body).backgroundColor');
+            self::assertSame([], $browser->run(self::FAINT), "$state, $scheme: text that is hard to read");
+            $file = ($folder ?? $this->folder) . "/status-$state-$scheme.png";
+            $browser->picture($file);
+            self::assertSame([1240, 'image/png'], array_values(array_intersect_key(getimagesize($file), [0 => 0, 'mime' => 0])));
+        }
+        self::assertNotSame($grounds[0], $grounds[1]);
+        $browser->dark(false);
+        $browser->size(390, 844);
+        self::assertLessThanOrEqual(390, $browser->run('return document.documentElement.scrollWidth'), 'on a phone');
+        $browser->size(1240, 900);
+    }
+
+    /** Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2, AA). */
+    private const FAINT = <<<'JS'
+        const parse = color => color.match(/[\d.]+/g).map(Number);
+        const light = color => { const [r, g, b] = parse(color).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+        const ground = element => { for (; element; element = element.parentElement) { const color = getComputedStyle(element).backgroundColor; if ((parse(color)[3] ?? 1) > 0) return color; } return 'rgb(255,255,255)'; };
+        return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim() !== '')).map(e => {
+            const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a);
+            return [e.tagName, e.textContent.slice(0, 40), (a + .05) / (b + .05)];
+        }).filter(([, , contrast]) => contrast < 4.5);
+        JS;
 }
