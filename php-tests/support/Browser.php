@@ -90,7 +90,11 @@ final class Browser
     {
         $context = stream_context_create(['http' => ['method' => $method, 'header' => 'Content-Type: application/json', 'content' => json_encode($body, JSON_THROW_ON_ERROR),
             'ignore_errors' => true, 'timeout' => 30.0]]);
-        $answer = json_decode((string) file_get_contents($this->session . $path, false, $context), true)['value'] ?? null;
+        $stream = fopen($this->session . $path, 'r', false, $context);
+        // chromedriver keeps the connection open whatever it is asked: its end is not the end of the answer.
+        preg_match('/^Content-Length:\s*(\d+)/mi', implode("\n", stream_get_meta_data($stream)['wrapper_data']), $length);
+        $answer = json_decode((string) stream_get_contents($stream, (int) $length[1]), true)['value'] ?? null;
+        fclose($stream);
         if (isset($answer['error'])) {
             throw new RuntimeException("the browser: $answer[error]: $answer[message]");
         }
