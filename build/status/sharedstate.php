@@ -837,7 +837,7 @@ const drawVerdict = () => {
     el('ul', {}, ...others.map(one => el('li', {class: one.level}, el('b', {}, one.title), ` ${one.why} ${one.do} `, el('code', {}, one.see))))];
   // A screen reader is told what has changed, and not every two seconds the same.
   const text = parts.map(part => part.textContent).join('').replace(/\d+/g, '');
-  if (section.dataset.text === text) section.querySelectorAll('h1, p').forEach((old, i) => { old.replaceChildren(...parts[i + 1].childNodes); });
+  if (section.dataset.text === text) section.querySelectorAll(':scope > :not(small)').forEach((old, i) => { old.replaceChildren(...parts[i + 1].childNodes); });
   else { section.replaceChildren(...parts); section.className = `verdict ${verdict.level}`; section.dataset.text = text; }
   document.title = `${verdict.title} · ${data.host}`;
   const color = {bad: '%23b3261e', warn: '%23c98500', well: '%232c6e49', idle: '%23888'}[verdict.level];
