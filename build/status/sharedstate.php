@@ -232,7 +232,7 @@ function snapshot(string $filter): array
         'entries_total' => count($entries),
         'entries_found' => count($found),
         'entries' => array_map(static fn (array $entry): array => $entry + ['shown' => cells($entry, $at)], array_slice($found, 0, ENTRIES)),
-        'facts' => ['Rates' => rateFacts($entries, $interval, $at), 'Redis' => redisFacts($status, $store), 'Host table' => tableFacts($status)],
+        'facts' => ['Rates' => rateFacts($entries, $interval, $at), 'Redis' => redisFacts($status, $store, $entries !== []), 'Host table' => tableFacts($status)],
     ];
 }
 
@@ -498,7 +498,8 @@ function rateFacts(array $entries, int $interval, float $at): array
     return $facts ?: [['sheet', 'none']];
 }
 
-function redisFacts(array $status, array $store): array
+/** @param bool $used by names: without any, nobody has a reason to follow the log */
+function redisFacts(array $status, array $store, bool $used): array
 {
     if (!$store['distributed']) {
         return [['store', (string) ($status['store'] ?? 'unknown')]];
@@ -508,8 +509,8 @@ function redisFacts(array $status, array $store): array
         ['address', (string) ($status['store'] ?? 'unknown')],
         $store['up'] === false ? ['state', 'cannot be asked' . ($store['asked_again_in_ms'] > 0 ? ", again in $store[asked_again_in_ms] ms" : ''), 'warn'] : ['state', 'answers'],
         $store['last_failure'] === '' ? null : ['last failure', $store['last_failure'], 'warn'],
-        $store['led'] === null ? null : ['change log', $store['led'] ? 'followed by a process of this host' : 'followed by nobody here', ...($store['led'] ? [] : ['warn'])],
-        $store['coherent'] === null ? null : ['this host', $store['coherent'] ? 'has the newest of everything' : 'may be behind: entries are confirmed one by one', ...($store['coherent'] ? [] : ['warn'])],
+        $store['led'] === null ? null : ['change log', $store['led'] ? 'followed by a process of this host' : 'followed by nobody here', ...($store['led'] || !$used ? [] : ['warn'])],
+        $store['coherent'] === null || !$used ? null : ['this host', $store['coherent'] ? 'has the newest of everything' : 'may be behind: entries are confirmed one by one', ...($store['coherent'] ? [] : ['warn'])],
         ['breaker', 'opened ' . counted($count('breaker_opened'), 'time') . ', ' . counted($count('store_errors'), 'error')],
         ['commands', number($count('redis_commands')) . ' sent, ' . counted($count('changes_heard'), 'change') . ' heard'],
     ]));
@@ -569,7 +570,7 @@ function body(array $snapshot, string $nonce): void
 function verdict(array $verdict, array $others): void
 {
     echo '<section id=verdict class="verdict ', text($verdict['level']), '" role=status><small>', LEVELS[$verdict['level']], '</small><h1>', text($verdict['title']), '</h1><p>',
-        text($verdict['why']), '</p><p class=do>', text($verdict['do']), ' <code>', text($verdict['see']), '</code></p><ul>';
+        text($verdict['why']), '</p><p class=do>', text($verdict['do']), $verdict['do'] === '' ? '' : ' <code>' . text($verdict['see']) . '</code>', '</p><ul>';
     foreach ($others as $finding) {
         echo '<li class=', text($finding['level']), '><b>', text($finding['title']), '</b> ', text("$finding[why] $finding[do]"), ' <code>', text($finding['see']), '</code></li>';
     }
@@ -620,7 +621,8 @@ function names(array $snapshot): void
 /** From mint to expiry: what is over, and the instants of renewal and of the last use. */
 function life(array $entry, float $at): string
 {
-    $whole = ($entry['expires_at'] ?? 0) - ($entry['minted_at'] ?? 0);
+    // How long a sheet could live is no news: until when it is served, is.
+    $whole = ($entry[$entry['kind'] === 'rates' ? 'usable_until' : 'expires_at'] ?? 0) - ($entry['minted_at'] ?? 0);
     if ($whole <= 0) {
         return '';
     }
@@ -646,7 +648,8 @@ function counters(array $status): void
     echo '<section id=counters><h2>All numbers</h2><ul>';
     foreach ($status as $name => $value) {
         if (is_int($value)) {
-            echo '<li data-counter="', text($name), '"', $value === 0 ? ' class=zero' : (in_array($name, ALARMS, true) ? ' class=warn' : ''), '><code>', text($name), '</code> <b>', number($value), '</b> <span></span></li>';
+            [$alarm, $class] = [in_array($name, ALARMS, true), $value === 0 ? 'zero' : 'some'];
+            echo '<li data-counter="', text($name), '" class="', $class, $alarm ? ' alarm' : '', '"><code>', text($name), '</code> <b>', number($value), '</b> <span></span></li>';
         }
     }
     echo '</ul></section>';
@@ -711,7 +714,7 @@ td.by { max-width: 240px; overflow: hidden; text-overflow: ellipsis; color: var(
 #more { color: var(--soft); padding: 8px 0; } #more:empty { display: none; } #more button { text-decoration: underline; }
 #families { margin-top: 26px; } #families td, #families thead th:not(:first-child) { text-align: right; } #families td:last-child, #families th:last-child { padding-right: 0; } .zero, .zero code, .zero b { color: var(--soft); }
 #counters { margin-top: 26px; } #counters ul { list-style: none; columns: 3; column-gap: 28px; margin-top: 6px; border-top: 1px solid var(--line); padding-top: 6px; }
-#counters li { display: flex; gap: 8px; break-inside: avoid; padding: 1px 0; } #counters code { margin-right: auto; color: inherit; } #counters b { font-weight: 500; } #counters span { min-width: 5em; text-align: right; color: var(--soft); font-size: 12px; } #counters li.warn b { color: var(--warn); }
+#counters li { display: flex; gap: 8px; break-inside: avoid; padding: 1px 0; } #counters code { margin-right: auto; color: inherit; } #counters b { font-weight: 500; } #counters span { min-width: 5em; text-align: right; color: var(--soft); font-size: 12px; } #counters li.some.alarm b { color: var(--warn); }
 h2 { margin-bottom: 6px; } .tiles h2 { margin: 0; }
 footer { margin-top: 30px; padding-top: 10px; border-top: 1px solid var(--line); } a { color: var(--mark); margin-left: 8px; } .hidden { position: absolute; clip-path: inset(50%); }
 @media (max-width: 980px) { .tiles { grid-template-columns: repeat(3, 1fr); } .facts { grid-template-columns: 1fr; gap: 18px; } #counters ul { columns: 2; } }
@@ -746,7 +749,7 @@ const clock = at => new Date(at * 1000).toISOString().slice(11, 19);
 // --- Five minutes of samples ---
 
 let data = JSON.parse(byId('data').textContent);
-let kept = {host: data.host, samples: [], seen: {}, down: null};
+let kept = {host: data.host, samples: [], seen: {}, up: false, down: null};
 try {
   const before = JSON.parse(sessionStorage.getItem('sharedstate') ?? 'null');
   if (before?.host === data.host && data.at - (before.samples.at(-1)?.at ?? 0) < 60) kept = before;
@@ -768,7 +771,8 @@ const take = () => {
     if (mark && mark !== seen.mark) seen.changed.push(data.at);
     Object.assign(seen, {mark, changed: seen.changed.filter(at => at > data.at - WINDOW)});
   }
-  kept.down = data.store.up === false ? kept.down ?? data.at : null;
+  if (data.store.up !== false) Object.assign(kept, {down: null, up: true});
+  else kept.down ??= data.at;
   try { sessionStorage.setItem('sharedstate', JSON.stringify(kept)); } catch { /* as above */ }
 };
 const span = () => kept.samples.at(-1).at - kept.samples[0].at;
@@ -780,7 +784,7 @@ const found = () => {
   const findings = data.findings.map(finding => ({...finding}));
   const long = span(), within = `in ${duration(long)}`;
   const find = (level, code, title, why, action, see) => findings.push({level, code, title, why, do: action, see});
-  if (kept.down !== null) findings.filter(finding => finding.code === 'redis_down').forEach(finding => { finding.title += ` since ${clock(kept.down)} UTC or before`; });
+  if (kept.down !== null) findings.filter(finding => finding.code === 'redis_down').forEach(finding => { finding.title += `${kept.up ? '' : ' at least'} since ${clock(kept.down)} UTC`; });
   if (long < 1) return findings;
 
   const [first, last] = [kept.samples[0], kept.samples.at(-1)];
@@ -833,7 +837,7 @@ const drawVerdict = () => {
   const [first, ...others] = found();
   const verdict = first ?? data.verdict;
   const section = byId('verdict');
-  const parts = [el('small', {}, LEVELS[verdict.level]), el('h1', {}, verdict.title), el('p', {}, verdict.why), el('p', {class: 'do'}, `${verdict.do} `, el('code', {}, verdict.see)),
+  const parts = [el('small', {}, LEVELS[verdict.level]), el('h1', {}, verdict.title), el('p', {}, verdict.why), el('p', {class: 'do'}, ...(verdict.do === '' ? [] : [`${verdict.do} `, el('code', {}, verdict.see)])),
     el('ul', {}, ...others.map(one => el('li', {class: one.level}, el('b', {}, one.title), ` ${one.why} ${one.do} `, el('code', {}, one.see))))];
   // A screen reader is told what has changed, and not every two seconds the same.
   const text = parts.map(part => part.textContent).join('').replace(/\d+/g, '');
@@ -861,7 +865,7 @@ const drawTile = (id, {keys, form}) => {
   const drawn = [shape('line', {class: 'base', x1: 0, x2: 300, y1: 47.5, y2: 47.5})];
   if (form === 'bars') {
     for (const [from, to, value] of points) if (value > 0) drawn.push(shape('rect', {class: 'bar', x: x(to) - Math.max(3, x(to) - x(from)), width: Math.max(2.5, x(to) - x(from) - .5), y: y(value), height: 47 - y(value)}));
-  } else if (points.length > 0) {
+  } else if (points.length > 0 && peak > 0) {
     const path = points.map(([, at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
     if (form === 'area') drawn.push(shape('polygon', {class: 'area', points: `${x(points[0][1]).toFixed(1)},47 ${path.join(' ')} 300,47`}));
     else drawn.push(shape('line', {class: 'limit', x1: 0, x2: 300, y1: y(interval), y2: y(interval)}));
@@ -894,7 +898,7 @@ let sort = {key: 'trouble', down: true}, all = false;
 const filter = byId('filter');
 const value = (entry, key) => key === 'by' ? entry.shown.by : key === 'age' ? -(entry.rates?.confirmed_at ?? entry.minted_at ?? 0) : key === 'name' ? entry.name : entry[key] ?? -1;
 const life = entry => {
-  const whole = (entry.expires_at ?? 0) - (entry.minted_at ?? 0);
+  const whole = (entry[entry.kind === 'rates' ? 'usable_until' : 'expires_at'] ?? 0) - (entry.minted_at ?? 0);
   if (whole <= 0) return '';
   const x = instant => (100 * Math.min(1, Math.max(0, (instant - entry.minted_at) / whole))).toFixed(1);
   return shape('svg', {class: 'life', viewBox: '0 0 100 8', preserveAspectRatio: 'none', 'aria-hidden': 'true'}, shape('rect', {class: 'whole', width: 100, y: 3, height: 2}),
@@ -942,6 +946,7 @@ const drawCounters = () => {
     item.querySelector('b').textContent = now.toLocaleString('en-US');
     item.querySelector('span').textContent = change === 0 ? '' : `${change > 0 ? '+' : '−'}${Math.abs(change).toLocaleString('en-US')}`;
     item.classList.toggle('zero', now === 0);
+    item.classList.toggle('some', now !== 0);
   }
 };
 
