@@ -289,6 +289,19 @@ final class StatusPageTest extends TestCase
         self::assertSame(503, $this->json($site)['error']['status']);
     }
 
+    /** What stands in for the extension knows less, and that is what the page says first. */
+    public function test_the_polyfill_is_a_warning_and_what_it_does_not_know_is_left_out(): void
+    {
+        $page = dirname(__DIR__, 2) . '/build/status/' . self::PAGE;
+        $code = 'function sharedstate_status(): array { return ["polyfill" => true, "token_cache_hits" => 3]; }'
+            . ' [$_SERVER["SHAREDSTATE_STATUS_ALLOW"], $_SERVER["REMOTE_ADDR"]] = ["::1", "::1"]; $_GET = [$argv[1] => ""]; require ' . var_export($page, true) . ';';
+        $html = Cli::run(['-r', $code, 'html'], [], [], 10.0, false);
+        self::assertSame([0, ''], [$html->status, $html->errors]);
+        self::assertStringContainsString('This is the polyfill', $html->output);
+        $json = json_decode(Cli::run(['-r', $code, 'json'], [], [], 10.0, false)->output, true, 512, JSON_THROW_ON_ERROR);
+        self::assertSame(['warn', 'polyfill'], [$json['verdict']['level'], $json['verdict']['code']]);
+    }
+
     public function test_a_setting_that_makes_no_sense_is_named(): void
     {
         $site = $this->site($this->host('north', ['token.refresh_ratio' => '7']));
