@@ -707,7 +707,7 @@ table { border-collapse: collapse; width: 100%; } td, th { text-align: left; pad
 thead th { white-space: nowrap; } thead button { color: var(--soft); } th[aria-sort=ascending] button::after { content: " ↑"; } th[aria-sort=descending] button::after { content: " ↓"; }
 tbody th { color: var(--ink); font-size: 14px; max-width: 300px; } tbody th bdi { font-weight: 500; display: inline-block; max-width: 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; vertical-align: bottom; }
 tbody th i { font: 11px/1 ui-monospace, Menlo, monospace; color: var(--soft); border: 1px solid var(--line); border-radius: 3px; padding: 0 4px; }
-td { white-space: nowrap; } td.state { white-space: normal; } td.state em { display: block; font-style: normal; font-size: 12px; color: var(--soft); max-width: 46ch; overflow-wrap: anywhere; }
+td { white-space: nowrap; } td.state { white-space: normal; } td.state em { display: block; min-width: 22ch; font-style: normal; font-size: 12px; color: var(--soft); max-width: 46ch; overflow-wrap: anywhere; }
 td.fresh { color: var(--well); } td.refresh_due { color: var(--mark); } td.stale, tr.warn td.state { color: var(--warn); } tr.bad td.state { color: var(--bad); } td.gone { color: var(--soft); }
 td.by { max-width: 240px; overflow: hidden; text-overflow: ellipsis; color: var(--soft); font-size: 12px; } td.version { font: 11px ui-monospace, Menlo, monospace; color: var(--soft); padding-right: 0; }
 .life { width: 110px; height: 8px; display: block; } .life .whole { fill: var(--line); } .life .lived { fill: var(--mark); } .life .due { fill: var(--soft); } .life .end { fill: var(--warn); }
