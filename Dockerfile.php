@@ -65,9 +65,10 @@ RUN set -eu; command -v phpenmod || { echo "error: --target test needs Debian's 
     version=$(php -r 'echo PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION;'); \
     apt-get update; \
     apt-get install -y --no-install-recommends phpunit "php$version-xml" "php$version-mbstring" "php$version-bcmath" \
-        redis-server redis-tools nginx-light openssl
+        redis-server redis-tools nginx-light openssl prometheus
 COPY php-tests /sharedstate/php-tests
 COPY stubs /sharedstate/stubs
+COPY build/package.d /sharedstate/build/package.d
 WORKDIR /sharedstate
 # Another value runs the tests again.
 ARG RUN=

@@ -11,8 +11,13 @@ final class Nginx
 {
     private int $port;
 
-    public function __construct(string $folder, Fpm $host, string $root)
+    /** @param array<string, string> $parameters further ones for every page, as fastcgi_param gives them */
+    public function __construct(string $folder, Fpm $host, string $root, array $parameters = [])
     {
+        $more = '';
+        foreach ($parameters as $name => $value) {
+            $more .= "fastcgi_param $name \"$value\"; ";
+        }
         $this->port = RedisServer::freePort();
         $temporary = implode('', array_map(
             static fn (string $kind): string => "{$kind}_temp_path $folder/nginx-$kind;",
@@ -22,7 +27,8 @@ final class Nginx
             . (posix_geteuid() === 0 ? 'user root;' : '') . 'events {}'
             . "http { access_log off; $temporary server { listen 127.0.0.1:$this->port; location / {"
             . "fastcgi_pass unix:{$host->socket()}; fastcgi_param SCRIPT_FILENAME $root\$fastcgi_script_name;"
-            . 'fastcgi_param QUERY_STRING $query_string; fastcgi_param REQUEST_METHOD $request_method; } } }');
+            . 'fastcgi_param QUERY_STRING $query_string; fastcgi_param REQUEST_METHOD $request_method; fastcgi_param REMOTE_ADDR $remote_addr; '
+            . "fastcgi_param REQUEST_URI \$request_uri; $more} } }");
         $process = Process::start(['nginx', '-p', $folder, '-c', "$folder/nginx.conf"], "$folder/nginx.log");
         $deadline = microtime(true) + 10;
         while (!@stream_socket_client("tcp://127.0.0.1:$this->port", $code, $message, 0.2)) {
@@ -33,12 +39,17 @@ final class Nginx
         }
     }
 
+    public function address(string $page, string $login = ''): string
+    {
+        return "http://$login" . ($login === '' ? '' : '@') . "127.0.0.1:$this->port/$page";
+    }
+
     /** @return array{string, float} the body, and the seconds until its last byte */
     public function get(string $page, array $query): array
     {
         $start = microtime(true);
         $context = stream_context_create(['http' => ['ignore_errors' => true, 'protocol_version' => 1.0, 'timeout' => 10.0]]);
-        $body = (string) file_get_contents("http://127.0.0.1:$this->port/$page?" . http_build_query($query), false, $context);
+        $body = (string) file_get_contents($this->address($page) . '?' . http_build_query($query), false, $context);
         return [$body, microtime(true) - $start];
     }
 }
