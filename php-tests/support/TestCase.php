@@ -85,6 +85,8 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         [$north, $south] = [$start('north'), $start('south')];
         $first = $this->tokenOf($north);
         self::assertSame($first, $this->tokenOf($south));
+        // A leader that attaches later finds out by comparing, and hears nothing.
+        $this->until('north follows the change log', fn (): bool => $this->get($north, 'status.php', [])->json()['coherent']);
         $fresh = $this->tokenOf($south, 'crm', ['rejected' => $first]);
         self::assertNotSame($first, $fresh);
         $this->until('north heard of the rejection', fn (): bool => $this->tokenOf($north) === $fresh);
