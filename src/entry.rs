@@ -76,7 +76,7 @@ pub enum Kind {
 impl Kind {
     const ALL: [Self; 3] = [Self::Token, Self::Sheet, Self::Quota];
 
-    fn of(letter: u8) -> Option<Self> {
+    pub fn of(letter: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.letter() == letter)
     }
 
@@ -115,7 +115,8 @@ pub struct Key {
 }
 
 impl Key {
-    const PREFIX: usize = 17;
+    /// What comes before the name in [`Key::bytes`].
+    pub const PREFIX: usize = 17;
 
     /// `Err` says in words what is wrong with the name.
     pub fn new(kind: Kind, name: &[u8], fingerprint: Fingerprint) -> Result<Self, String> {
@@ -173,6 +174,12 @@ impl Key {
 
     pub fn name(&self) -> &[u8] {
         &self.bytes[Self::PREFIX..]
+    }
+
+    /// `None` where there is none.
+    pub fn fingerprint(&self) -> Option<&[u8]> {
+        let bytes = &self.bytes[1..Self::PREFIX];
+        bytes.iter().any(|byte| *byte != 0).then_some(bytes)
     }
 
     /// The key as printable text, injective: `t:<fingerprint or ->:<name, percent-encoded>`.
@@ -300,6 +307,18 @@ pub enum Freshness {
     /// A rate may still be served and says so. A token never gets here: it is `Gone`.
     Stale,
     Gone,
+}
+
+impl Freshness {
+    /// As it is told.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::RefreshDue => "refresh_due",
+            Self::Stale => "stale",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// Who made an entry and what else came with it. Stored as JSON; fields of a newer release are

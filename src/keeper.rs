@@ -216,7 +216,10 @@ fn wait(
     };
     // At rest a host has one connection, its leader's: a worker's is closed soon after its flight.
     if let Some(fleet) = &shared.fleet {
-        MutexGuard::unlocked(ledger, || fleet.rest());
+        MutexGuard::unlocked(ledger, || {
+            fleet.rest();
+            shared.host.count(Counter::RedisCommands, fleet.newly_sent());
+        });
     }
     let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);
     if !MutexGuard::unlocked(ledger, || leader.turn(patience)) && !ledger.stopping {

@@ -93,6 +93,7 @@ impl Leader {
             unfinished => Ok(unfinished),
         };
         let turned = read.and_then(|reading| self.carry_out(reading));
+        self.host.count(Counter::RedisCommands, self.log.newly_sent());
         // No failure of the store, so nobody else says it.
         if let Err(StoreError::Foreign(why)) = &turned
             && !self.told_foreign.replace(true)

@@ -1,5 +1,9 @@
-//! What is counted, and the names it has in `sharedstate_status()`. Where the counts live is the
-//! host's business: over all processes in the host table, or in this process alone.
+//! What is counted, and the names it has in `sharedstate_status()`; [`tally`] counts by family and
+//! source, [`text`] is how `sharedstate_metrics()` says it. Where the counts live is the host's business:
+//! over all processes in shared memory, or in this process alone.
+
+pub mod tally;
+pub mod text;
 
 /// Index into the host's counters; new ones go to the end, for older processes share the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +39,12 @@ pub enum Counter {
     Attached,
     FxFailures,
     FxQuarantined,
+    RedisCommands,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 30] = [
+    pub const ALL: [(Self, &'static str); 31] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -70,5 +75,6 @@ impl Counter {
         (Self::Attached, "processes_attached"),
         (Self::FxFailures, "fx_refresh_failures"),
         (Self::FxQuarantined, "fx_quarantined"),
+        (Self::RedisCommands, "redis_commands"),
     ];
 }

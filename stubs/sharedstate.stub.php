@@ -247,6 +247,56 @@ namespace {
      * @throws \SharedState\ConfigError
      */
     function sharedstate_status(bool $limited = false): array {}
+
+    /**
+     * What this host has counted and how it is, as OpenMetrics text, to be served as
+     * `application/openmetrics-text; version=1.0.0; charset=utf-8`. It is of the whole host, whichever
+     * of its workers is asked. Asks Redis nothing.
+     *
+     * `family` is a token's name up to its first `:`; after 64 families the others are `other`.
+     *
+     * @throws \SharedState\ConfigError
+     */
+    function sharedstate_metrics(): string {}
+
+    /**
+     * What this host has, name by name, and never a value. Asks Redis nothing, and counts as no use.
+     *
+     * Times are in Unix seconds. Without an entry (only asked for, dropped, or being minted for the first
+     * time) `version` is 0, `freshness` is `gone` and the times are null.
+     *
+     * @param int $limit so many entries at most
+     *
+     * @return list<array{
+     *     name: string,
+     *     kind: 'token'|'rates'|'quota',
+     *     fingerprint: string|null,
+     *     family: string,
+     *     version: int,
+     *     freshness: 'fresh'|'refresh_due'|'stale'|'gone',
+     *     minted_at: int|null,
+     *     refresh_at: int|null,
+     *     usable_until: int|null,
+     *     expires_at: int|null,
+     *     age: int|null,
+     *     source: string,
+     *     minted_by: array{host: string, sapi: string, script: string},
+     *     unsynced: bool,
+     *     confirmed: bool,
+     *     flight: array{since: int, until: int, pid: int|null}|null,
+     *     backoff: array{until: int, failures: int, reason: string}|null,
+     *     rates: array{base: string, as_of: int|null, confirmed_at: int, source: string, currencies: int,
+     *         unconfirmed: bool, held_back: bool}|null
+     * }> in no particular order. `name` is bytes, which need not be UTF-8; `fingerprint` is the beginning
+     *   of a hash. `unsynced`: made while Redis could not be asked. `confirmed`: known to be the newest.
+     *   `flight`: somebody asks for it or mints it, given up on at `until`; `pid` is null where an earlier
+     *   release does. `backoff`: nobody mints before. `rates`, for a sheet: `confirmed_at` is when a source
+     *   last said that it is its newest, `held_back` that a newer one looks wrong.
+     *
+     * @throws \SharedState\ConfigError
+     * @throws \ValueError `$limit` is below 1
+     */
+    function sharedstate_entries(int $limit = 1000): array {}
 }
 
 namespace SharedState {

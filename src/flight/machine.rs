@@ -103,6 +103,10 @@ pub struct Flight {
     ask_at: Moment,
     /// Below it this host serves nothing, whatever a store may still have.
     floor: Version,
+    /// What the host had was rejected or invalidated, and nothing newer has been heard of.
+    dropped: bool,
+    /// What the host had was good, and had to make room.
+    evicted: bool,
     rejected: Option<Digest>,
     right: Option<Right>,
     orphan: Option<Secret>,
@@ -167,6 +171,8 @@ impl Flight {
             newest: Version::NONE,
             ask_at: Moment::default(),
             floor: Version::NONE,
+            dropped: false,
+            evicted: false,
             right: None,
             orphan: None,
             secret: None,
@@ -238,6 +244,8 @@ impl Flight {
         if let Some(known) = known {
             self.newest = self.newest.max(known.newest);
             self.floor = self.floor.max(known.floor);
+            self.dropped = known.floor > Version::NONE && known.floor >= known.newest;
+            self.evicted = known.evicted;
             self.failing = known.authority_failing;
             self.rejected = self.rejected.or(known.pending_rejection);
             let confirmed_at = known.confirmed_at;
@@ -458,8 +466,12 @@ impl Flight {
             MintReason::Rejected
         } else if self.have.is_some() {
             MintReason::Refresh
+        } else if self.dropped {
+            MintReason::Rejected
         } else if self.newest > Version::NONE {
             MintReason::Expired
+        } else if self.evicted {
+            MintReason::Evicted
         } else {
             MintReason::Cold
         }

@@ -17,6 +17,7 @@ use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshne
 use crate::keeper::{Charge, Chore, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
+pub use crate::metrics::tally::MintReason;
 use crate::store::{Asked, Committed, Heard, Host, Reply, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
@@ -127,16 +128,6 @@ pub fn trusted_until(
     fresh.then(|| asked.min(timing.refresh_at))
 }
 
-/// Why a mint was started; the `reason` label of the mint counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MintReason {
-    Cold,
-    Expired,
-    Refresh,
-    Rejected,
-    Degraded,
-}
-
 /// The right to mint, as plain data: user code runs between `begin` and `finish`, and may throw,
 /// exit, or never come back. Whoever holds a ticket must hand it to [`Engine::finish`].
 #[derive(Clone, Debug)]
@@ -227,10 +218,27 @@ impl Engine {
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
+        if ticket.key.kind() == Kind::Token {
+            self.tell(&ticket, &outcome);
+        }
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
         }
         self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome))
+    }
+
+    /// Count the mint of a token.
+    fn tell(&self, ticket: &Ticket, outcome: &Outcome) {
+        let (tally, name) = (self.host.tally(), ticket.key.name());
+        let took = ticket.minted_from.until(self.host.now());
+        match outcome {
+            Outcome::Minted { timing, .. } => {
+                let lifetime = timing.minted_at.until(timing.refresh_at);
+                tally.minted(name, ticket.reason, lifetime, took);
+            }
+            Outcome::Failed { .. } => tally.mint_failed(name, took),
+            Outcome::Abandoned => {}
+        }
     }
 
     /// Drop what is stored; with a digest only if it is that token. Marks the host before it
@@ -286,7 +294,7 @@ impl Engine {
         let host = &*self.host;
         let mut event = first;
         let mut asked = self.asked(key);
-        let mut waited = false;
+        let mut waiting_since = None;
         loop {
             event = match flight.step(event, host.now()) {
                 Action::Mint(authority, lease, reason) => {
@@ -307,12 +315,14 @@ impl Engine {
                     if let Some(right) = flight.right() {
                         host.leave(key, &right);
                     }
+                    if let Some(since) = waiting_since {
+                        host.tally().waited(Moment::until(since, host.now()));
+                    }
                     return result.map_or_else(Step::Failed, Step::Served);
                 }
                 action => {
-                    if matches!(action, Action::Wait { .. })
-                        && !std::mem::replace(&mut waited, true)
-                    {
+                    if matches!(action, Action::Wait { .. }) && waiting_since.is_none() {
+                        waiting_since = Some(host.now());
                         host.count(Counter::Waits, 1);
                     }
                     let event = self.perform(key, &flight, action, &mut asked);

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::Plan;
 use super::machine::{Action, Event, Flight};
+use super::{MintReason, Plan};
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, Timing, Version};
-use crate::store::{Boarding, Claimed, Known, Reply, Right};
+use crate::store::{Boarding, Claimed, Known, Lease, Reply, Right, Secret};
 
 const NOW: Moment = Moment::from_millis(100_000);
 const MINTED: Version = Version(7);
@@ -35,6 +35,7 @@ fn due(unconfirmed: Duration) -> Known {
         pending_rejection: None,
         ask_at: Moment::default(),
         authority_failing: false,
+        evicted: false,
     }
 }
 
@@ -116,4 +117,35 @@ fn while_somebody_renews_it_an_entry_unconfirmed_for_long_is_asked_about_once() 
     assert!(matches!(action, Action::Board { .. }), "{action:?}");
     let Action::Done(Ok(served)) = old.step(taken(), later) else { panic!() };
     assert!(served.degraded);
+}
+
+/// Why a key is minted of which the host knows this.
+fn reason(known: Known) -> MintReason {
+    let mut flight = flight();
+    let right = Right { place: 1, generation: 1 };
+    let boarded = Event::Boarded(Ok(Boarding::Mine { right, orphan: None }));
+    for event in [Event::Begin, Event::Looked(Some(known.clone())), boarded] {
+        flight.step(event, NOW);
+    }
+    flight.step(Event::Looked(Some(known)), NOW);
+    let lease = Lease { secret: Secret::random(), version: Version(99) };
+    let action = flight.step(claimed(Version(3), Claimed::Lease(lease)), NOW);
+    let Action::Mint(_, _, reason) = action else { panic!("{action:?}") };
+    reason
+}
+
+#[test]
+fn why_a_mint_was_started_is_told_by_what_the_host_knew_before() {
+    let known = due(Duration::ZERO);
+    let gone = Known { entry: None, ..known.clone() };
+    let never = Known { newest: Version::NONE, ..gone.clone() };
+    assert_eq!(reason(never.clone()), MintReason::Cold, "a floor that only the store knew is old");
+    assert_eq!(reason(Known { evicted: true, ..never }), MintReason::Evicted);
+    assert_eq!(reason(gone.clone()), MintReason::Expired);
+    assert_eq!(reason(Known { evicted: true, ..gone.clone() }), MintReason::Expired);
+    let floor = MINTED.next();
+    assert_eq!(reason(Known { floor, newest: floor, ..gone.clone() }), MintReason::Rejected);
+    let since = Known { floor: MINTED, newest: MINTED.next(), ..gone };
+    assert_eq!(reason(since), MintReason::Expired, "there has been one since it was dropped");
+    assert_eq!(reason(known), MintReason::Refresh);
 }

@@ -22,6 +22,7 @@ use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, Timing, Versio
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
 use crate::keeper::Chore;
 use crate::metrics::Counter;
+use crate::metrics::tally::Refresh;
 use crate::store::{Asked, Host, Known};
 
 /// How a refresh ended, for whoever asked for it.
@@ -134,7 +135,17 @@ impl Refresher {
             let within = (from.until(until) / left).min(FETCH_TIMEOUT);
             let wall = self.host.wall().unix_millis();
             let answer = self.ask(&engine, source, attempt.held.as_ref(), wall, within);
-            if let Some(outcome) = self.take(source, answer, (from, wall), &mut attempt) {
+            let suspicious = attempt.suspicious.is_some();
+            let taken = self.take(source, answer, (from, wall), &mut attempt);
+            self.host.tally().refreshed(
+                source.name(),
+                match &taken {
+                    Some(_) => Refresh::Taken,
+                    None if attempt.suspicious.is_some() && !suspicious => Refresh::Quarantined,
+                    None => Refresh::Failed,
+                },
+            );
+            if let Some(outcome) = taken {
                 self.host.count(Counter::FxFetches, 1);
                 return (engine.finish(ticket, outcome), Ended::Refreshed);
             }
@@ -247,6 +258,7 @@ impl Refresher {
         }
         let holding = holding.filter(|holding| holding.sheet.source() == source.name());
         let known = holding.as_ref().map(|holding| holding.validators.clone()).unwrap_or_default();
+        self.host.tally().called(source.name());
         match self.fetch.fetch(source, &known, within) {
             Ok(Fetched::Sheet { sheet, validators }) => Ok((sheet, validators)),
             Ok(Fetched::NotModified) => {

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Moment;
-use crate::entry::{Entry, Key, Timing, Version};
+use crate::entry::{Entry, Key, Kind, Timing, Version};
 use crate::seal::{Plain, Seal};
 use crate::store::record::{Held, Record};
 use crate::store::{Lease, Secret};
@@ -42,6 +42,21 @@ pub fn key(words: &[u64]) -> Option<Vec<u8>> {
 /// Written when the store could not be asked.
 pub fn unsynced(head: &[u64]) -> bool {
     head[3] & UNSYNCED != 0
+}
+
+/// A record's fixed fields, and the key up to what tells its name's family.
+pub type Beginning = [u64; HEAD + 11];
+
+/// The kind of the record's key.
+pub fn kind(begins: &Beginning) -> Option<Kind> {
+    bytes_of(&begins[HEAD..]).first().and_then(|letter| Kind::of(*letter))
+}
+
+/// The name in the record's key, or how it begins.
+pub fn name(begins: &Beginning) -> Vec<u8> {
+    let (key, ..) = lengths(begins);
+    let bytes = bytes_of(&begins[HEAD..]);
+    bytes[..key.min(bytes.len())].get(Key::PREFIX..).unwrap_or_default().to_vec()
 }
 
 /// Reason, value and detail, when these words are whole and `key`'s.

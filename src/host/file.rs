@@ -73,7 +73,11 @@ pub fn open(place: &Place, wanted: Sizes) -> Result<(File, Map), String> {
 /// Whether the path still names this very file: systemd's RemoveIPC and cleaning scripts unlink
 /// files under running workers.
 pub fn still_named(place: &Place, file: &File) -> bool {
-    match (fs::symlink_metadata(place.table()), file.metadata()) {
+    names(&place.table(), file)
+}
+
+fn names(path: &Path, file: &File) -> bool {
+    match (fs::symlink_metadata(path), file.metadata()) {
         (Ok(named), Ok(open)) => named.ino() == open.ino() && named.dev() == open.dev(),
         _ => false,
     }
@@ -127,12 +131,12 @@ fn try_open(place: &Place, wanted: Sizes) -> io::Result<Option<(File, Map)>> {
         Err(error) => return Err(error),
     };
     let Some(found) = inspect(place, &file)? else {
-        remove_if_unchanged(place, &file)?;
+        remove_if_unchanged(&place.folder, &path, &file)?;
         return Ok(None);
     };
     if found != wanted && sys::lock_byte(&file, 0, LockKind::Exclusive)? {
         // The settings changed and nobody uses the old table.
-        remove_if_unchanged(place, &file)?;
+        remove_if_unchanged(&place.folder, &path, &file)?;
         return Ok(None);
     }
     if !sys::lock_byte(&file, 0, LockKind::Shared)? || !still_named(place, &file) {
@@ -148,12 +152,11 @@ fn try_open(place: &Place, wanted: Sizes) -> io::Result<Option<(File, Map)>> {
         let megabytes = found.file_bytes() >> 20;
         io::Error::other(format!("{error}: it needs {megabytes} MB of address space (ulimit -v)"))
     })?;
-    // For `opened_lately`.
-    let _ = file.set_modified(std::time::SystemTime::UNIX_EPOCH + system::wall().since_epoch());
+    note_opened(&file);
     Ok(still_named(place, &file).then_some((file, map)))
 }
 
-fn open_existing(path: &Path) -> io::Result<File> {
+pub(super) fn open_existing(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -194,27 +197,42 @@ fn header(file: &File) -> Option<[u64; 7]> {
 }
 
 fn create(place: &Place, sizes: Sizes) -> io::Result<()> {
+    if create_named(place, &place.table(), |file| write_table(file, sizes))? {
+        remove_siblings(place);
+    }
+    Ok(())
+}
+
+/// Make a file of the folder that has its name when `write` has completed it. `false`: somebody else
+/// was faster.
+pub(super) fn create_named(
+    place: &Place,
+    path: &Path,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<bool> {
     let unnamed = place.folder.join(format!("new-{:016x}", getrandom::u64().unwrap_or(0)));
-    let made = write_new(&unnamed, sizes).and_then(|()| fs::hard_link(&unnamed, place.table()));
+    let made = create_new(&unnamed)
+        .and_then(|file| write(&file))
+        .and_then(|()| fs::hard_link(&unnamed, path));
     let _ = fs::remove_file(&unnamed);
     match made {
-        Ok(()) => {
-            remove_siblings(place);
-            Ok(())
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn write_new(path: &Path, sizes: Sizes) -> io::Result<()> {
-    let file = OpenOptions::new()
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)?;
+        .open(path)
+}
+
+fn write_table(file: &File, sizes: Sizes) -> io::Result<()> {
     if let Some(limit) = sys::file_size_limit().filter(|limit| *limit < sizes.file_bytes() as u64) {
         // Growing past it would be a fatal signal, SIGXFSZ.
         return Err(io::Error::other(format!(
@@ -224,8 +242,8 @@ fn write_new(path: &Path, sizes: Sizes) -> io::Result<()> {
         )));
     }
     file.set_len(sizes.file_bytes() as u64)?;
-    sys::allocate(&file, 0, sizes.index_end())?;
-    let map = Map::new(&file, sizes)?;
+    sys::allocate(file, 0, sizes.index_end())?;
+    let map = Map::new(file, sizes)?;
     let header = map.header();
     header.layout.store(LAYOUT, Relaxed);
     header.slots.store(sizes.slots as u64, Relaxed);
@@ -242,12 +260,12 @@ fn write_new(path: &Path, sizes: Sizes) -> io::Result<()> {
 /// Unlink the file at the path, unless it is another one by now. Two processes that find the same
 /// bad file must not remove each other's replacement, so the folder is locked; a stopped holder
 /// costs the others a second and this attempt.
-fn remove_if_unchanged(place: &Place, bad: &File) -> io::Result<()> {
-    let folder = File::open(&place.folder)?;
+pub(super) fn remove_if_unchanged(folder: &Path, path: &Path, bad: &File) -> io::Result<()> {
+    let folder = File::open(folder)?;
     for _ in 0..100 {
         if folder.try_lock().is_ok() {
-            if still_named(place, bad) {
-                fs::remove_file(place.table())?;
+            if names(path, bad) {
+                fs::remove_file(path)?;
             }
             return Ok(()); // closing `folder` unlocks it
         }
@@ -274,13 +292,17 @@ fn remove_siblings(place: &Place) {
     }
 }
 
+/// A folder rests as long as its table does; what is beside that is of no use without it.
 fn remove_unused(folder: &Path) {
+    let resting = |table: File| fits(&table) && opened_lately(&table);
+    if open_existing(&folder.join("table")).is_ok_and(resting) {
+        return;
+    }
     let Ok(files) = fs::read_dir(folder) else { return };
     for path in files.flatten().map(|entry| entry.path()) {
         let Ok(file) = open_existing(&path) else { continue };
         // Held until the name is gone: a process that opens it meanwhile sees that and goes on.
-        let resting = fits(&file) && opened_lately(&file);
-        if !resting && sys::lock_byte(&file, 0, LockKind::Exclusive).unwrap_or(false) {
+        if sys::lock_byte(&file, 0, LockKind::Exclusive).unwrap_or(false) {
             let _ = fs::remove_file(&path);
         }
     }
@@ -288,10 +310,15 @@ fn remove_unused(folder: &Path) {
 }
 
 /// A table that this release could use, in this boot.
-fn fits(file: &File) -> bool {
+pub(super) fn fits(file: &File) -> bool {
     header(file).is_some_and(|[magic, layout, _, _, _, high, low]| {
         magic == MAGIC && layout == LAYOUT && [high, low] == boot_id()
     })
+}
+
+/// For [`opened_lately`], here or in an earlier release, which asks each file.
+pub(super) fn note_opened(file: &File) {
+    let _ = file.set_modified(std::time::SystemTime::UNIX_EPOCH + system::wall().since_epoch());
 }
 
 fn opened_lately(file: &File) -> bool {
@@ -301,7 +328,7 @@ fn opened_lately(file: &File) -> bool {
 }
 
 /// A table on a real disk outlives a reboot, and its monotonic deadlines do not.
-fn boot_id() -> [u64; 2] {
+pub(super) fn boot_id() -> [u64; 2] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let id = u128::from_str_radix(&hex, 16).unwrap_or(0);

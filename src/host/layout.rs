@@ -31,6 +31,8 @@ pub const SMALL: usize = 1536;
 pub const OVERHEAD: usize = 2048;
 pub const BUFFERS: usize = 6;
 pub const COUNTERS: usize = 64;
+/// How many evicted keys are remembered; one more takes the place of another.
+pub const EVICTED: usize = 256;
 
 /// First page of the file. Written once before the file gets its name, except where noted.
 #[repr(C)]
@@ -55,6 +57,10 @@ pub struct Header {
     _reserved: [AtomicU64; 20],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
+    /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
+    /// when it has an entry again. Any process, relaxed: only a metric's label rests on it. An earlier
+    /// release leaves it alone.
+    pub evicted: [AtomicU64; EVICTED],
 }
 
 /// One key's place. All words are zero in a new file.
@@ -91,7 +97,10 @@ pub struct Slot {
     pub allocated: AtomicU64,
     /// Digest of a rejected token that the authority has not been told of, zero when none.
     pub pending_rejection: AtomicU64,
-    _reserved: [AtomicU64; 3],
+    /// Generation of a flight (high 32 bits) and the process that has it. Its owner; means nothing
+    /// under another generation, for an earlier release leaves it as it is.
+    pub flight_by: AtomicU64,
+    _reserved: [AtomicU64; 2],
 }
 
 /// Where a key is looked up, and the right to write the slots found there.

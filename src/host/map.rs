@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -25,24 +25,10 @@ impl Map {
     /// The caller has checked that the file is at least `sizes.file_bytes()` long and that its
     /// index is allocated; nothing shrinks a live table.
     pub fn new(file: &File, sizes: Sizes) -> io::Result<Self> {
-        // SAFETY: a fresh mapping at an address of the kernel's choice; `file` is open.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                sizes.file_bytes(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        let base = map(file, sizes.file_bytes())?;
         // Tokens do not belong in core files.
         // SAFETY: exactly the range just mapped. Advice may fail on an old kernel; nothing rests on it.
-        unsafe { libc::madvise(base, sizes.file_bytes(), libc::MADV_DONTDUMP) };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        unsafe { libc::madvise(base.as_ptr().cast(), sizes.file_bytes(), libc::MADV_DONTDUMP) };
         Ok(Self { base, sizes })
     }
 
@@ -85,4 +71,53 @@ impl Drop for Map {
         // SAFETY: exactly the range that `new` mapped; no reference outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.sizes.file_bytes()) };
     }
+}
+
+/// A shared mapping of a file that is nothing but words.
+pub struct Words {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory reached only through atomics.
+unsafe impl Send for Words {}
+// SAFETY: as above; every word is an atomic.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// The caller has checked that the file is at least `bytes` long and allocated; nothing shrinks it.
+    pub fn new(file: &File, bytes: usize) -> io::Result<Self> {
+        Ok(Self { base: map(file, bytes)?, bytes })
+    }
+
+    pub fn all(&self) -> &[AtomicU64] {
+        // SAFETY: `new` mapped so many bytes, at the start of a page; any bytes are valid words, and
+        // others may write them.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), self.bytes / 8) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `new` mapped; no reference outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+fn map(file: &File, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a fresh mapping at an address of the kernel's choice; `file` is open.
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))
 }

@@ -2,8 +2,8 @@
 //! embedded store, and the cache in front of Redis.
 //!
 //! [`layout`] says what the file looks like, [`file`] who may have made it, [`publish`] how a record
-//! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, and
-//! [`HostTable`] is the store and the host that a flight sees.
+//! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, [`tally`] is
+//! where it is counted, and [`HostTable`] is the store and the host that a flight sees.
 
 mod breaker;
 mod codec;
@@ -14,6 +14,7 @@ mod publish;
 mod rights;
 mod sys;
 mod table;
+mod tally;
 
 #[cfg(test)]
 mod tests;
@@ -30,18 +31,20 @@ use parking_lot::RwLock;
 use self::breaker::Breaker;
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{Slot, State, Tag};
+use self::layout::{RightWord, Slot, State, Tag};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::Table;
+use self::tally::TallyFile;
 use crate::clock::{Clock, Moment, WallTime, system};
-use crate::entry::{Digest, Entry, Key, Timing, Version};
+use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
 use crate::metrics::Counter;
+use crate::metrics::tally::{Tally, family};
 use crate::seal::Seal;
 use crate::store::record::{Context, Record};
 use crate::store::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Heard, Host, Known, Lease, Reply,
-    Reservation, Right, Secret, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Reply,
+    Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
 
 /// How often a process looks whether its table still has a name and the clocks still agree.
@@ -58,6 +61,7 @@ pub struct HostTable {
 
 struct Opened {
     table: Arc<Table>,
+    tally: TallyFile,
     /// Part of every [`Right`], so that one from a former table means nothing to the next.
     serial: u32,
 }
@@ -91,7 +95,8 @@ impl HostTable {
     pub fn open(place: Place, sizes: Sizes, seal: Option<Arc<Seal>>) -> Result<Self, String> {
         let table = Arc::new(Table::open(&place, sizes, seal.clone())?);
         let looked_around = AtomicI64::new(system::monotonic().as_millis());
-        let opened = RwLock::new(Opened { table, serial: 0 });
+        let tally = TallyFile::open(&place);
+        let opened = RwLock::new(Opened { table, tally, serial: 0 });
         Ok(Self { place, sizes, seal, table: opened, looked_around })
     }
 
@@ -148,13 +153,6 @@ impl HostTable {
         Usage { slots: sizes.slots, used, occupied: table.occupied(), memory: sizes.memory }
     }
 
-    /// When the authority may be asked again, while the breaker is open.
-    pub fn breaker_until(&self) -> Option<Moment> {
-        let table = self.table.read().table.clone();
-        let breaker = Breaker::unpack(table.header().breaker.load(Relaxed));
-        (breaker.is_open() && table.now() < breaker.until).then_some(breaker.until)
-    }
-
     /// The open table; once a second also checks that it is still the right one.
     fn table(&self) -> Arc<Table> {
         let now = system::monotonic().as_millis();
@@ -163,8 +161,16 @@ impl HostTable {
             && self.looked_around.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
         {
             self.remap_if_unlinked();
+            self.tally_anew_if_unlinked();
         }
         self.table.read().table.clone()
+    }
+
+    fn tally_anew_if_unlinked(&self) {
+        if !self.table.read().tally.still_named() {
+            let tally = TallyFile::open(&self.place);
+            self.table.write().tally = tally;
+        }
     }
 
     fn remap_if_unlinked(&self) {
@@ -181,7 +187,8 @@ impl HostTable {
             Ok(table) => {
                 table.count(Counter::Remaps, 1);
                 table.continue_timeline_of(&opened.table);
-                *opened = Opened { table: Arc::new(table), serial: serial.wrapping_add(1) };
+                opened.table = Arc::new(table);
+                opened.serial = serial.wrapping_add(1);
             }
             // The old table goes on working for the processes that have it.
             Err(error) => log::warn!("{error}"),
@@ -335,6 +342,7 @@ impl Host for HostTable {
                 pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
                 ask_at: Moment::from_millis(words.next_check.load(Relaxed) as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
+                evicted: words.newest.load(Relaxed) == 0 && table.was_evicted(key),
             };
             if words.state.load(Acquire) == state.0 {
                 touch(words);
@@ -376,6 +384,8 @@ impl Host for HostTable {
                 continue;
             }
             words.flight_since.store(now.as_millis().max(0) as u64, Relaxed);
+            let by = u64::from(generation) << 32 | u64::from(std::process::id());
+            words.flight_by.store(by, Relaxed);
             let orphan = Secret::from_bits(words.flight_secret.load(Acquire));
             return Ok(Boarding::Mine { right, orphan });
         }
@@ -481,6 +491,52 @@ impl Host for HostTable {
         (0..table.map.sizes().slots).filter_map(|slot| table.key_in(slot)).collect()
     }
 
+    fn survey(&self, at_most: usize) -> Vec<Resident> {
+        let table = self.table();
+        let slots = 0..table.map.sizes().slots;
+        slots.filter_map(|slot| table.resident(slot)).take(at_most).collect()
+    }
+
+    fn stock(&self) -> Stock {
+        let table = self.table();
+        let now = table.now();
+        let mut stock = Stock::default();
+        for slot in (0..table.map.sizes().slots).filter(|slot| !table.holds(*slot, 0)) {
+            let head = table.beginning(slot);
+            let kind = head.and_then(|head| codec::kind(&head));
+            let floor = table.map.slot(slot).floor.load(Relaxed);
+            let usable = head.zip(kind).is_some_and(|(head, kind)| {
+                let in_force = codec::version(&head).0 >= floor;
+                let timing = codec::timing(&head).filter(|_| in_force);
+                timing.is_some_and(|timing| now < servable_until(&timing, kind))
+            });
+            stock.resident += 1;
+            match kind {
+                Some(Kind::Sheet) => stock.sheets.extend(table.resident(slot)),
+                Some(Kind::Token) if usable => {
+                    let name = head.map(|head| codec::name(&head)).unwrap_or_default();
+                    *stock.usable.entry(family(&name).to_vec()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        stock
+    }
+
+    fn health(&self) -> Health {
+        let table = self.table();
+        let header = table.header();
+        let breaker = Breaker::unpack(header.breaker.load(Relaxed));
+        let led = RightWord::unpack(header.leader.load(Relaxed)).until;
+        Health {
+            failing: breaker.failures > 0,
+            asked_again: (breaker.is_open() && table.now() < breaker.until)
+                .then_some(breaker.until),
+            heartbeat: Moment::from_millis(header.heartbeat.load(Relaxed) as i64),
+            led: system::monotonic().as_millis() < led,
+        }
+    }
+
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let table = self.table();
         let Some(slot) = table.find(key) else { return false };
@@ -520,6 +576,10 @@ impl Host for HostTable {
 
     fn count(&self, counter: Counter, times: u64) {
         self.table.read().table.count(counter, times);
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        self.table.read().tally.tally.clone()
     }
 
     fn counted(&self, counter: Counter) -> u64 {

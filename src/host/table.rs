@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use super::codec;
 use super::file::{self, Place};
-use super::layout::{Bucket, Header, Lost, PAGE, RightWord, Sizes, State, Tag, Target, WAYS};
+use super::layout::{
+    Bucket, EVICTED, Header, Lost, PAGE, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
+};
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
 use super::rights::{Rights, Space};
@@ -25,8 +27,8 @@ use crate::clock::{Moment, Timeline, system};
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
 use crate::seal::Seal;
-use crate::store::StoreError;
 use crate::store::record::Record;
+use crate::store::{Flying, Resident, StoreError};
 
 /// A writer holds its right for microseconds; one that has it this long is stopped.
 const WRITE_HOLD: Duration = Duration::from_millis(50);
@@ -96,6 +98,17 @@ impl Table {
         }
     }
 
+    /// Where an eviction of the key with this [`Tag::of`] is noted.
+    fn eviction(&self, tag: u64) -> &AtomicU64 {
+        &self.header().evicted[(tag >> 32) as usize % EVICTED]
+    }
+
+    /// Whether a usable entry of the key had to make room, and it has had none since.
+    pub fn was_evicted(&self, key: &Key) -> bool {
+        let tag = Tag::of(key);
+        self.eviction(tag).load(Relaxed) == tag
+    }
+
     /// Returns the count before.
     pub fn count(&self, counter: Counter, times: u64) -> u64 {
         self.header().counters[counter as usize].fetch_add(times, Relaxed)
@@ -155,6 +168,55 @@ impl Table {
             .then(|| codec::key(&copied))
             .flatten()
             .and_then(|bytes| Key::from_bytes(&bytes))
+    }
+
+    /// How the record in the slot begins; `None` for a slot without one.
+    pub fn beginning(&self, slot: usize) -> Option<codec::Beginning> {
+        let word = &self.map.slot(slot).state;
+        let mut head = [0; size_of::<codec::Beginning>() / 8];
+        for _ in 0..8 {
+            let state = State(word.load(Acquire));
+            let buffer = self.map.buffer(slot, state.buffer()?);
+            if copy(word, state.0, buffer, &mut head) {
+                return Some(head);
+            }
+        }
+        None
+    }
+
+    /// What is in the slot, for people; see [`crate::store::Host::survey`].
+    pub fn resident(&self, slot: usize) -> Option<Resident> {
+        let words = self.map.slot(slot);
+        // The marks stand beside the record: an unmoved state means that they belong to it.
+        for _ in 0..8 {
+            let key = self.key_in(slot)?;
+            let (state, record) = self.read(slot, &key);
+            let floor = Version(words.floor.load(Acquire));
+            let synced = record.entry.as_ref().filter(|entry| !entry.unsynced);
+            let resident = Resident {
+                confirmed_at: self.confirmed_at(slot, state, synced.map(|entry| entry.version)),
+                backoff: record.backoff(self.now()),
+                entry: record.entry.filter(|entry| entry.version >= floor),
+                flight: self.flying(words),
+                key,
+            };
+            if words.state.load(Acquire) == state.0 {
+                return Some(resident);
+            }
+        }
+        None
+    }
+
+    fn flying(&self, words: &Slot) -> Option<Flying> {
+        let right = RightWord::unpack(words.flight.load(Acquire));
+        let (alive, now) = (system::monotonic().as_millis(), self.now());
+        let since = words.flight_since.load(Acquire);
+        let by = words.flight_by.load(Relaxed);
+        (alive < right.until).then(|| Flying {
+            since: if since == 0 { now } else { Moment::from_millis(since as i64) },
+            until: now.plus_millis(right.until - alive),
+            process: (by >> 32 == u64::from(right.generation)).then_some(by as u32),
+        })
     }
 
     /// Change the key's record and floor in one step. `change` may run more than once; its last run
@@ -382,6 +444,10 @@ impl<'a> Tenure<'a> {
             return Ok(Edited::Lost);
         }
         if let Some(entry) = &record.entry {
+            let (tag, evicted) = (Tag::of(key), self.table.eviction(Tag::of(key)));
+            if evicted.load(Relaxed) == tag {
+                evicted.swing(tag, 0);
+            }
             words.newest.fetch_max(entry.version.0, AcqRel);
         }
         if floor > floor_before {
@@ -511,6 +577,8 @@ impl<'a> Tenure<'a> {
         }
         self.retract(slot, 0);
         if emptied && evicts_usable {
+            let tag = Tag(tagged).hash();
+            self.table.eviction(tag).store(tag, Relaxed);
             let before = self.table.count(Counter::EvictedUsable, 1);
             // At 1, 2, 4, 8…: a table that is too small must be heard of, and not flood the log.
             if (before + 1).is_power_of_two() {

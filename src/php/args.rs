@@ -80,12 +80,12 @@ struct Slots {
 /// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses. It may also accept
 /// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`.
 macro_rules! parse {
-    ($ex:ident, $spec:expr, $($target:expr),+) => {{
+    ($ex:ident, $spec:expr $(, $target:expr)*) => {{
         const SPEC: &CStr = $spec;
         let spec: *const c_char = SPEC.as_ptr();
         // SAFETY: every target has the type its letter in the format stands for, and a callable's
         // two are larger than any version of PHP fills.
-        let parsed = unsafe { zend_parse_parameters(num_args($ex), spec, $($target),+) };
+        let parsed = unsafe { zend_parse_parameters(num_args($ex), spec $(, $target)*) };
         if parsed == 0 && pending().is_none() {
             Ok(())
         } else {
@@ -202,4 +202,16 @@ pub fn flag(ex: &ExecuteData) -> Result<bool, Stop> {
     let mut flag = false;
     parse!(ex, c"|b", &raw mut flag)?;
     Ok(flag)
+}
+
+/// `int $limit = 1000`
+pub fn limit(ex: &ExecuteData) -> Result<i64, Stop> {
+    let mut limit = 1000;
+    parse!(ex, c"|l", &raw mut limit)?;
+    Ok(limit)
+}
+
+/// No parameters.
+pub fn nothing(ex: &ExecuteData) -> Result<(), Stop> {
+    parse!(ex, c"")
 }

@@ -9,7 +9,7 @@ use super::array::Array;
 use super::functions::answer;
 use super::memo::Question;
 use super::string::Str;
-use super::{counters, memo, rates, tokens, zend};
+use super::{memo, rates, tokens, zend};
 
 pub extern "C" fn shared_token_get(ex: &mut ExecuteData, retval: &mut Zval) {
     if !token_hit(ex, retval) {
@@ -31,7 +31,6 @@ fn token_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
     let Some(name) = zend::arg(ex, 0).and_then(Str::in_slot) else { return false };
     let Some(options) = plain_options(zend::arg(ex, 2)) else { return false };
     let Some(value) = memo::token(&Question { names: [name], options }) else { return false };
-    counters::token_hit();
     value.add_ref().give_to(retval);
     true
 }
@@ -47,7 +46,6 @@ fn rate_hit(ex: &ExecuteData, retval: &mut Zval) -> bool {
     let Some(options) = plain_options(zend::arg(ex, 3)) else { return false };
     let question = Question { names: [from, to], options };
     let Some(rate) = memo::rate(&question) else { return false };
-    counters::rate_hit();
     retval.set_double(rate);
     true
 }

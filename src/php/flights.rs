@@ -12,12 +12,13 @@ use super::callable::{self, Called};
 use super::exceptions::Stop;
 use super::runtime::{Event, Runtime};
 use super::tickets::{self, Holder};
-use super::zend;
+use super::{rates, zend};
 use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
 use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
 use crate::fx::refresher::{self, Ended, Refresher};
+use crate::metrics::tally::{Hit, Miss, Refresh};
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -70,6 +71,14 @@ impl<'a> Flight<'a> {
         let served = self.fly(plan)?;
         let event = if served.tier == Tier::Host { Event::Hit } else { Event::Miss };
         self.count(event);
+        if self.key.kind() == Kind::Token {
+            let (tally, name) = (self.runtime.tally(), self.key.name());
+            match served.tier {
+                Tier::Host => tally.hit(name, Hit::Table, 1),
+                Tier::Store => tally.miss(name, Miss::Redis),
+                Tier::Minted => tally.miss(name, Miss::Mint),
+            }
+        }
         if served.degraded {
             self.count(Event::Degraded);
         }
@@ -194,6 +203,9 @@ impl<'a> Flight<'a> {
     fn call(&self, ticket: Ticket, callable: &Zval, read: Read<'_>) -> Result<Step, Stop> {
         let (from, version) = (ticket.minted_from, ticket.version());
         let id = tickets::open(self.runtime, ticket);
+        if self.key.kind() == Kind::Sheet {
+            self.runtime.tally().called(rates::SOURCE);
+        }
         let called = callable::call(callable, self.key, version);
         let Some(ticket) = tickets::take(id) else {
             return Err(self.forked(&called));
@@ -206,6 +218,9 @@ impl<'a> Flight<'a> {
                 }
                 Outcome::Failed { reason, .. } => {
                     self.count(Event::MintFailed);
+                    if self.key.kind() == Kind::Sheet {
+                        self.runtime.tally().refreshed(rates::SOURCE, Refresh::Failed);
+                    }
                     self.ended.set(Some(Ended::Failed(reason.clone())));
                 }
                 Outcome::Abandoned => {}

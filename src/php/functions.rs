@@ -10,7 +10,7 @@ use ext_php_rs::types::Zval;
 use ext_php_rs::zend::{ExecuteData, run_handler};
 
 use super::exceptions::Stop;
-use super::{defer, fast, money, rates, refresh, status, tokens, zend};
+use super::{defer, entries, fast, money, rates, refresh, status, tokens, zend};
 
 /// Runs `body` so that neither a panic nor a bailout crosses Rust unnoticed, and hands PHP the
 /// value or the exception. A bailout leaves only after `body` and all it owned are gone.
@@ -51,6 +51,14 @@ extern "C" fn fx_rate_info(ex: &mut ExecuteData, retval: &mut Zval) {
 
 extern "C" fn sharedstate_status(ex: &mut ExecuteData, retval: &mut Zval) {
     answer(ex, retval, status::status);
+}
+
+extern "C" fn sharedstate_metrics(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, status::metrics);
+}
+
+extern "C" fn sharedstate_entries(ex: &mut ExecuteData, retval: &mut Zval) {
+    answer(ex, retval, entries::entries);
 }
 
 extern "C" fn fx_refresh(ex: &mut ExecuteData, retval: &mut Zval) {
@@ -152,6 +160,17 @@ pub fn add(module: ModuleBuilder<'static>) -> ModuleBuilder<'static> {
             FunctionBuilder::new("sharedstate_status", sharedstate_status)
                 .not_required()
                 .arg(Arg::new("limited", DataType::Bool).default("false"))
+                .returns(DataType::Array, false, false),
+        )
+        .function(FunctionBuilder::new("sharedstate_metrics", sharedstate_metrics).returns(
+            DataType::String,
+            false,
+            false,
+        ))
+        .function(
+            FunctionBuilder::new("sharedstate_entries", sharedstate_entries)
+                .not_required()
+                .arg(Arg::new("limit", DataType::Long).default("1000"))
                 .returns(DataType::Array, false, false),
         )
         .function(FunctionBuilder::new(defer::FUNCTION, renew_deferred).returns(

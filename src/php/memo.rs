@@ -2,13 +2,15 @@
 //! no allocation. Bounded, never older than the entry is trusted, and gone when the request ends:
 //! the strings in it are request memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use super::array::Array;
+use super::counters;
 use super::runtime::Watch;
 use super::string::Str;
 use crate::clock::Moment;
+use crate::metrics::tally::Hit;
 use crate::process;
 
 /// Answers per kind. An application asks for a handful; a worker that runs for days must not grow.
@@ -55,8 +57,18 @@ struct Entry<const NAMES: usize, V> {
     value: V,
     watch: Watch,
     trusted_until: Moment,
+    /// Answers given and not counted yet.
+    hits: Cell<u32>,
     /// An inherited memo watches words that the child has not mapped for itself.
     process: u64,
+}
+
+impl<const NAMES: usize, V> Entry<NAMES, V> {
+    /// Answers that were not counted yet; from now on they are. A parent counts its own.
+    fn take_hits(&self) -> u64 {
+        let hits = u64::from(self.hits.take());
+        if self.process == process::generation() { hits } else { 0 }
+    }
 }
 
 /// Two places per question.
@@ -76,7 +88,12 @@ impl<const NAMES: usize, V: Copy> Table<NAMES, V> {
         let valid = entry.process == process::generation()
             && entry.watch.holds()
             && entry.watch.now() < entry.trusted_until;
-        valid.then_some(entry.value)
+        valid.then(|| {
+            // The one thing that `build/bench` leaves out to see what it costs.
+            #[cfg(not(feature = "uncounted"))]
+            entry.hits.set(entry.hits.get().wrapping_add(1));
+            entry.value
+        })
     }
 
     /// Returns what had to make room.
@@ -121,20 +138,25 @@ fn entry<const NAMES: usize, V>(
     trusted_until: Moment,
 ) -> Entry<NAMES, V> {
     let trusted_until = trusted_until.min(watch.now().plus(LOOK_AGAIN));
-    Entry { question: question.held(), value, watch, trusted_until, process: process::generation() }
+    let (question, hits) = (question.held(), Cell::new(0));
+    Entry { question, value, watch, trusted_until, hits, process: process::generation() }
 }
 
 /// Remember what was served, under a watch on that very version.
 pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_until: Moment) {
+    counters::flush_now_and_then(watch.now());
     let entry = entry(asked, value.add_ref(), watch, trusted_until);
     if let Some(old) = TOKENS.with_borrow_mut(|table| table.put(entry)) {
+        counters::token_hits(old.question.names[0].bytes(), Hit::Memo, old.take_hits());
         release_token(old);
     }
 }
 
 pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_until: Moment) {
+    counters::flush_now_and_then(watch.now());
     let entry = entry(asked, value, watch, trusted_until);
     if let Some(old) = RATES.with_borrow_mut(|table| table.put(entry)) {
+        counters::rate_hits(old.take_hits());
         old.question.release();
     }
 }
@@ -144,7 +166,20 @@ fn release_token(entry: Entry<1, Str>) {
     entry.value.wipe_and_release();
 }
 
-/// RSHUTDOWN.
+/// Hand all answers that were not counted yet to [`counters`].
+pub fn tell_hits() {
+    TOKENS.with_borrow(|table| {
+        for entry in table.0.iter().flatten() {
+            let name = entry.question.names[0].bytes();
+            counters::token_hits(name, Hit::Memo, entry.take_hits());
+        }
+    });
+    RATES.with_borrow(|table| {
+        table.0.iter().flatten().for_each(|entry| counters::rate_hits(entry.take_hits()));
+    });
+}
+
+/// RSHUTDOWN, when all is counted.
 pub fn clear() {
     TOKENS.with_borrow_mut(|table| table.take_all().for_each(release_token));
     RATES.with_borrow_mut(|table| table.take_all().for_each(|entry| entry.question.release()));

@@ -19,6 +19,7 @@ mod callable;
 mod convert;
 mod counters;
 mod defer;
+mod entries;
 mod exceptions;
 mod fast;
 mod flights;

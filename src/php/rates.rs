@@ -25,10 +25,11 @@ use crate::fx::guard::Verdict;
 use crate::fx::refresher;
 use crate::fx::rules::Read;
 use crate::fx::{self, Currency, Sheet, Validators};
+use crate::metrics::tally::Refresh;
 use crate::token::Answer;
 
 /// The name of the source that is a callable.
-const SOURCE: &str = "callable";
+pub const SOURCE: &str = "callable";
 
 /// The source of a rate of 1, for which no sheet is asked.
 pub const NO_SOURCE: &str = "none";
@@ -39,7 +40,6 @@ pub fn rate(ex: &ExecuteData) -> Result<Zval, Stop> {
     let options = zend::arg(ex, 3).and_then(Array::in_slot);
     let question = memo::Question { names: [call.from, call.to], options };
     if let Some(rate) = memo::rate(&question) {
-        counters::rate_hit();
         return Ok(double(rate));
     }
     let (from, to) = (currency(call.from, 1)?, currency(call.to, 2)?);
@@ -115,7 +115,7 @@ pub fn sheet(runtime: &Arc<Runtime>, asked: &Fx) -> Result<(Rc<Held>, Moment), S
 fn hold(runtime: &Arc<Runtime>, asked: &Fx) -> Result<Rc<Held>, Stop> {
     let key = key(asked)?;
     if let Some(held) = sheets::known(&key) {
-        counters::rate_hit();
+        counters::rate_hits(1);
         return Ok(held);
     }
     let read = |answer: Answer, from: Moment| read_sheet(answer, from, &key, runtime);
@@ -188,6 +188,9 @@ pub fn read_sheet(
         match runtime.rates.rules.read(held.as_ref(), sheet, validators, &none, from, wall) {
             Read::Refused(why) => return Err(format!("the callable's sheet is refused: {why}")),
             Read::Kept { value, timing, verdict } => {
+                let quarantined = matches!(verdict, Verdict::Quarantined(_));
+                let what = if quarantined { Refresh::Quarantined } else { Refresh::Taken };
+                runtime.tally().refreshed(SOURCE, what);
                 if let Verdict::Quarantined(why) = verdict {
                     warn!("the callable's sheet: {why}");
                     runtime.count(Event::Quarantined, Kind::Sheet, 1);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+mod report;
+
 use super::ini::{self, Snapshot};
 use super::{keys, logger, options, zend};
 use crate::clock::system::ProcessClock;
@@ -18,7 +20,6 @@ use crate::entry::{Fingerprint, Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
 use crate::flight::{Engine, trusted_until};
 use crate::fx::guard::Guard;
-use crate::fx::holding::Holding;
 use crate::fx::refresher::{Parts, Refresher};
 use crate::fx::rules::Rules;
 use crate::fx::shelf::Shelf;
@@ -26,6 +27,7 @@ use crate::host::{HostTable, Place, Sizes};
 use crate::http::{HttpFetch, Proxies, TIMEOUT};
 use crate::leader::Leader;
 use crate::metrics::Counter;
+use crate::metrics::tally::Tally;
 use crate::process;
 use crate::redis::log::RedisLog;
 use crate::redis::{Login, Password, Prefix, RedisConfig, RedisStore, Tls};
@@ -322,11 +324,21 @@ impl Runtime {
         self.host.count(counter, times);
     }
 
-    /// What could not be opened in this process since it was last counted.
-    pub fn count_unreadable(&self) {
-        let times = self.seal.as_ref().map_or(0, |seal| seal.take_unreadable());
-        if times > 0 {
-            self.host.count(Counter::SealedUnreadable, times);
+    /// By family of names, and by source of rates.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.host.tally()
+    }
+
+    /// What this process could not open, and what it has sent, since it was last counted.
+    pub fn count_unnoticed(&self) {
+        let unreadable = self.seal.as_ref().map_or(0, |seal| seal.take_unreadable());
+        let sent = self.fleet.as_ref().map_or(0, |fleet| fleet.store.newly_sent());
+        for (counter, times) in
+            [(Counter::SealedUnreadable, unreadable), (Counter::RedisCommands, sent)]
+        {
+            if times > 0 {
+                self.host.count(counter, times);
+            }
         }
     }
 
@@ -358,62 +370,4 @@ pub enum Event {
     ClockDependent,
     /// A sheet that was held back.
     Quarantined,
-}
-
-/// What `sharedstate_status` and phpinfo show.
-impl Runtime {
-    pub fn numbers(&self) -> Vec<(&'static str, u64)> {
-        let mut numbers: Vec<_> = Counter::ALL
-            .iter()
-            .map(|(counter, name)| (*name, self.host.counted(*counter)))
-            .collect();
-        if let Ok(table) = &self.table {
-            let usage = table.usage();
-            numbers.extend([
-                ("host_slots", usage.slots as u64),
-                ("host_slots_used", usage.used as u64),
-                ("host_memory", usage.memory),
-                ("host_memory_used", usage.occupied),
-            ]);
-        }
-        if let Some(sheet) = self.look(&self.rates.key).and_then(|known| known.entry) {
-            let confirmed = sheet.timing.minted_at.until(self.now()).as_secs();
-            numbers.push(("fx_confirmed_age_s", confirmed));
-            if let Ok(Holding { sheet, quarantine, .. }) = Holding::from_bytes(&sheet.value) {
-                let wall = self.wall().unix_millis().div_euclid(1000);
-                let age = sheet.as_of().map(|as_of| u64::try_from(wall - as_of).unwrap_or(0));
-                numbers.push(("fx_age_s", age.unwrap_or(confirmed)));
-                numbers.push(("fx_sheet_held_back", u64::from(quarantine.is_some())));
-            }
-        }
-        if let Some(Fleet { store, log, .. }) = &self.fleet {
-            let pause = self.table.as_ref().ok().and_then(|table| table.breaker_until());
-            let pause = pause.map_or(0, |until| self.now().until(until).as_millis() as u64);
-            let sent = store.commands_sent() + log.commands_sent();
-            numbers.push(("redis_commands_of_this_process", sent));
-            numbers.push(("redis_asked_again_in_ms", pause));
-        }
-        numbers
-    }
-
-    pub fn places(&self) -> Vec<(&'static str, String)> {
-        let table = match &self.table {
-            Ok(table) => table.path().display().to_string(),
-            Err(why) => format!("none, this process's memory stands in: {why}"),
-        };
-        let store = if self.fleet.is_some() {
-            self.config.shown("sharedstate.redis.dsn")
-        } else {
-            "the host table, for this host only".into()
-        };
-        let mut places = vec![
-            ("store", store),
-            ("host_table", table),
-            ("host_table_hashed_from", identity(&self.config, self.seal.as_deref()).join(", ")),
-        ];
-        let sealed = self.seal.as_ref().map(|seal| format!("with key {}", seal.id()));
-        places.push(("values_sealed", sealed.unwrap_or_else(|| "no".into())));
-        places.extend(self.engine.last_failure().map(|why| ("store_last_failure", why)));
-        places
-    }
 }

@@ -1,5 +1,5 @@
-//! `sharedstate_status` and the phpinfo section: what runs with what, for people. No secrets, and
-//! no token.
+//! `sharedstate_status` and the phpinfo section: what runs with what, for people; and
+//! `sharedstate_metrics`, for Prometheus. No secrets, and no token.
 
 use std::panic::AssertUnwindSafe;
 
@@ -10,7 +10,9 @@ use ext_php_rs::{info_table_end, info_table_header, info_table_row, info_table_s
 
 use super::exceptions::{Stop, unbuilt};
 use super::runtime::Runtime;
+use super::string::Str;
 use super::{args, counters, runtime, zend};
+use crate::metrics::text::text;
 
 /// `sharedstate_status(bool $limited = false): array`. Limited: what may be shown to anyone, that
 /// is no paths and no addresses.
@@ -21,6 +23,17 @@ pub fn status(ex: &ExecuteData) -> Result<Zval, Stop> {
     let mut result = Zval::new();
     let table = table(&runtime, limited).map_err(|error| unbuilt(&error))?;
     result.set_hashtable(table);
+    Ok(result)
+}
+
+/// `sharedstate_metrics(): string`
+pub fn metrics(ex: &ExecuteData) -> Result<Zval, Stop> {
+    args::nothing(ex)?;
+    let runtime = runtime::current()?;
+    counters::flush();
+    let mut result = Zval::new();
+    let text = text(runtime.scrape());
+    Str::new(text.as_bytes()).ok_or(Stop::Pending)?.give_to(&mut result);
     Ok(result)
 }
 

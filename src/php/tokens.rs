@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Fingerprint, Freshness, Key, Kind, freshness};
 use crate::error::Error;
 use crate::flight::{FlightError, Plan, Served};
+use crate::metrics::tally::Hit;
 use crate::token::{self, Answer};
 
 /// `shared_token_get(string $name, ?callable $mint = null, array $options = []): string`
@@ -24,7 +25,6 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     let question =
         memo::Question { names: [call.name], options: zend::arg(ex, 2).and_then(Array::in_slot) };
     if let Some(value) = memo::token(&question) {
-        counters::token_hit();
         return Ok(string(value.add_ref()));
     }
     let runtime = runtime::current()?;
@@ -35,7 +35,7 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     if options.rejected.is_none()
         && let Some((Some(value), watch, until)) = runtime.hit(&key, Str::new)
     {
-        counters::token_hit();
+        counters::token_hits(key.name(), Hit::Table, 1);
         if keepable {
             memo::remember_token(question, value, watch, until);
         }
@@ -146,8 +146,7 @@ fn describe(
     by.insert("script", detail.minted_by.script)?;
     let mut table = ZendHashTable::with_capacity(10);
     table.insert("version", i64::try_from(entry.version.0).unwrap_or(i64::MAX))?;
-    let freshness = format!("{:?}", freshness(timing, Kind::Token, now));
-    table.insert("freshness", snake_case(&freshness))?;
+    table.insert("freshness", freshness(timing, Kind::Token, now).word())?;
     table.insert("minted_at", unix(timing.minted_at))?;
     table.insert("refresh_at", unix(timing.refresh_at))?;
     table.insert("usable_until", unix(timing.usable_until))?;
@@ -157,18 +156,6 @@ fn describe(
     table.insert("unsynced", entry.unsynced)?;
     table.insert("kept", super::convert::to_php(&serde_json::Value::Object(detail.kept))?)?;
     Ok(table)
-}
-
-/// `RefreshDue` → `refresh_due`.
-fn snake_case(name: &str) -> String {
-    let mut out = String::with_capacity(name.len() + 2);
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !out.is_empty() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }
 
 fn key(name: Str, fingerprint: Fingerprint) -> Result<Key, Stop> {

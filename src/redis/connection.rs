@@ -103,6 +103,7 @@ pub enum Role {
 pub struct Connector {
     config: RedisConfig,
     sent: Arc<AtomicU64>,
+    told: AtomicU64,
     resolver: Resolver,
     /// The server that was spoken to last, where the DSN does not say it.
     last: Mutex<Option<Endpoint>>,
@@ -110,7 +111,13 @@ pub struct Connector {
 
 impl Connector {
     pub fn new(config: RedisConfig) -> Self {
-        Self { config, sent: Arc::default(), resolver: Resolver::default(), last: Mutex::default() }
+        Self {
+            config,
+            sent: Arc::default(),
+            told: AtomicU64::new(0),
+            resolver: Resolver::default(),
+            last: Mutex::default(),
+        }
     }
 
     #[cfg(test)]
@@ -120,6 +127,12 @@ impl Connector {
 
     pub fn config(&self) -> &RedisConfig {
         &self.config
+    }
+
+    /// Of the commands sent, those that this was not told of before.
+    pub fn newly_sent(&self) -> u64 {
+        let sent = self.sent();
+        sent.saturating_sub(self.told.fetch_max(sent, Ordering::Relaxed))
     }
 
     /// Commands sent since the start, by all connections.

@@ -159,6 +159,10 @@ fn of_this_connection(error: StoreError) -> StoreError {
 }
 
 impl ChangeLog for RedisLog {
+    fn newly_sent(&self) -> u64 {
+        self.connector.newly_sent()
+    }
+
     fn last(&self) -> Result<Position, StoreError> {
         let mut ask = redis::cmd("XREVRANGE");
         ask.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);

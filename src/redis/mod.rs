@@ -286,4 +286,8 @@ impl Store for RedisStore {
     fn rest(&self) {
         self.pool.rest();
     }
+
+    fn newly_sent(&self) -> u64 {
+        self.pool.connector().newly_sent()
+    }
 }

@@ -50,4 +50,9 @@ pub trait ChangeLog: Send + Sync {
 
     /// What the store has of each key now, servable or not, and its floor. In the order asked.
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError>;
+
+    /// Questions sent since this was asked last, to be counted.
+    fn newly_sent(&self) -> u64 {
+        0
+    }
 }

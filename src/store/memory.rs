@@ -15,12 +15,13 @@ use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 
 use super::record::{Context, Record};
 use super::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Heard, Host, Known, Lease, Reply,
-    Reservation, Right, Secret, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Flying, Health, Heard, Host, Known, Lease,
+    Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
 use crate::clock::{Clock, Moment, WallTime};
-use crate::entry::{Digest, Entry, Key, Version};
+use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
+use crate::metrics::tally::{Tally, family};
 
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
@@ -28,6 +29,7 @@ pub struct MemoryHost {
     /// Rung for all keys at once: a sleeper that was not meant looks at its own bell and returns.
     rung: Condvar,
     counters: [AtomicU64; Counter::ALL.len()],
+    tally: Arc<Tally>,
 }
 
 #[derive(Default)]
@@ -73,7 +75,8 @@ impl Slot {
 impl MemoryHost {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let counters = [const { AtomicU64::new(0) }; _];
-        Self { clock, state: Mutex::default(), rung: Condvar::new(), counters }
+        let tally = Arc::new(Tally::of_process());
+        Self { clock, state: Mutex::default(), rung: Condvar::new(), counters, tally }
     }
 
     fn slot(&self, key: &Key) -> MappedMutexGuard<'_, Slot> {
@@ -177,6 +180,7 @@ impl Host for MemoryHost {
             floor: slot.floor,
             pending_rejection: slot.pending_rejection,
             authority_failing: state.failing,
+            evicted: false,
         })
     }
 
@@ -291,8 +295,60 @@ impl Host for MemoryHost {
 
     fn stop_leading(&self, _term: &Right) {}
 
+    fn survey(&self, at_most: usize) -> Vec<Resident> {
+        let state = self.state.lock();
+        let flying = |flight: &Flight| Flying {
+            since: flight.since,
+            until: flight.until,
+            process: Some(std::process::id()),
+        };
+        let residents = state.slots.iter().filter_map(|(bytes, slot)| {
+            Some(Resident {
+                key: Key::from_bytes(bytes)?,
+                entry: slot.entry().cloned(),
+                confirmed_at: slot.confirmed_at.max(state.heartbeat),
+                backoff: slot.record.backoff(self.clock.now()),
+                flight: slot.flight.as_ref().map(flying),
+            })
+        });
+        residents.take(at_most).collect()
+    }
+
+    fn stock(&self) -> Stock {
+        let now = self.clock.now();
+        let mut stock = Stock::default();
+        for resident in self.survey(usize::MAX) {
+            stock.resident += 1;
+            let kind = resident.key.kind();
+            let usable = resident.entry.as_ref().is_some_and(|entry| entry.servable(kind, now));
+            match kind {
+                Kind::Sheet => stock.sheets.push(resident),
+                Kind::Token if usable => {
+                    let family = family(resident.key.name()).to_vec();
+                    *stock.usable.entry(family).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        stock
+    }
+
+    fn health(&self) -> Health {
+        let state = self.state.lock();
+        Health {
+            failing: state.failing,
+            asked_again: None,
+            heartbeat: state.heartbeat,
+            led: state.heartbeat > Moment::default(),
+        }
+    }
+
     fn count(&self, counter: Counter, times: u64) {
         self.counters[counter as usize].fetch_add(times, Relaxed);
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
     }
 
     fn counted(&self, counter: Counter) -> u64 {

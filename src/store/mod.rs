@@ -16,11 +16,14 @@
 //!
 //! Not promised: exactly-once minting, durability, or order between two keys.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
+use crate::metrics::tally::Tally;
 
 #[cfg(test)]
 pub mod conformance;
@@ -250,6 +253,11 @@ pub trait Store: Send + Sync {
 
     /// Let go of what is kept for a next question and was not needed lately.
     fn rest(&self) {}
+
+    /// Questions sent since this was asked last, to be counted.
+    fn newly_sent(&self) -> u64 {
+        0
+    }
 }
 
 /// What a host knows of a key: the entry that may be served and the marks beside it.
@@ -268,6 +276,59 @@ pub struct Known {
     pub ask_at: Moment,
     /// The authority did not answer when this host last asked it, about any key.
     pub authority_failing: bool,
+    /// There is no entry, because a usable one had to make room lately.
+    pub evicted: bool,
+}
+
+/// One key's place in a host's memory, for people. Reading it counts as no use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resident {
+    pub key: Key,
+    pub entry: Option<Entry>,
+    pub confirmed_at: Moment,
+    pub backoff: Option<Backoff>,
+    pub flight: Option<Flying>,
+}
+
+/// The last mints failed, and nobody may try before `until`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub until: Moment,
+    pub failures: u64,
+    pub reason: String,
+}
+
+/// Somebody looks after the key: asks for it, or mints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flying {
+    pub since: Moment,
+    /// Given up on then; renewed as long as it is looked after.
+    pub until: Moment,
+    /// `None` where an earlier release looks after it.
+    pub process: Option<u32>,
+}
+
+/// What a host has, summed up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stock {
+    /// Keys that have a place.
+    pub resident: usize,
+    /// Tokens that may be served, by family.
+    pub usable: BTreeMap<Vec<u8>, u64>,
+    pub sheets: Vec<Resident>,
+}
+
+/// How a host and its authority get on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The authority did not answer when this host last asked.
+    pub failing: bool,
+    /// It is not asked before.
+    pub asked_again: Option<Moment>,
+    /// Everything here was the newest then.
+    pub heartbeat: Moment,
+    /// Whether a process of this host follows the change log.
+    pub led: bool,
 }
 
 /// The right to run this host's flight for a key: plain data, so that nothing rests on `Drop`.
@@ -357,9 +418,20 @@ pub trait Host: Store + Clock {
 
     fn stop_leading(&self, term: &Right);
 
+    /// At most so many keys that have a place here, with what is known of them. Takes no lock that a
+    /// lookup takes, and leaves no trace.
+    fn survey(&self, at_most: usize) -> Vec<Resident>;
+
+    fn stock(&self) -> Stock;
+
+    fn health(&self) -> Health;
+
     fn count(&self, counter: Counter, times: u64);
 
     fn counted(&self, counter: Counter) -> u64;
+
+    /// What is counted by family and source.
+    fn tally(&self) -> Arc<Tally>;
 
     /// Whether the authority may be asked now. After a few failures in a row the whole host stops
     /// asking for a short, growing time, and then one process probes.

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, backoff, jittered, rejection_pause,
+    Backoff, Claim, Claimed, Committed, Failure, Lease, MAX_REASON, backoff, jittered,
+    rejection_pause,
 };
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Kind, Timing, Version};
@@ -173,6 +174,15 @@ impl Record {
         self.entry
             .as_ref()
             .filter(|entry| entry.version >= *at.floor && entry.servable(at.kind, at.now))
+    }
+
+    /// The pause that keeps everybody from minting now.
+    pub fn backoff(&self, now: Moment) -> Option<Backoff> {
+        (now < self.retry_at).then(|| Backoff {
+            until: self.retry_at,
+            failures: self.failures,
+            reason: self.reason.clone(),
+        })
     }
 
     fn reject(&mut self, at: &mut Context<'_>, rejected: Digest) -> Rejection {

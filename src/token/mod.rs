@@ -137,12 +137,6 @@ pub fn read(
     Ok(Token { value, timing, kept, margin_cut, clock_dependent: life.clock_dependent })
 }
 
-/// The part of a token's name that labels its metrics: up to the first `:`, so that a name per
-/// tenant (`crm:4711`) does not make a time series per tenant.
-pub fn family(name: &str) -> &str {
-    name.split(':').next().unwrap_or(name)
-}
-
 /// The token, and the fields that came with it.
 fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
     match answer {

@@ -303,12 +303,6 @@ fn debug_of_a_token_never_shows_it() {
     assert!(!format!("{token:?}").contains(SECRET));
 }
 
-#[test]
-fn a_family_is_the_name_up_to_its_first_colon() {
-    assert_eq!(family("crm"), "crm");
-    assert_eq!(family("crm:eu:4711"), "crm");
-}
-
 proptest! {
     #[test]
     fn a_text_that_is_refused_is_not_shown(answer in "\\PC{12,60}") {

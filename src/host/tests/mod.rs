@@ -5,6 +5,7 @@ mod files;
 mod processes;
 mod races;
 mod takeover;
+mod tally;
 
 use std::path::Path;
 use std::time::Duration;
