@@ -12,6 +12,7 @@ use crate::entry::{SheetPolicy, TokenPolicy};
 use crate::error::redact;
 use crate::flight::StoreDown;
 use crate::fx::Source;
+use crate::journal::Sink;
 
 mod dsn;
 mod read;
@@ -90,7 +91,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(QUOTA, "", "most calls a calendar month to each source but ecb, by the whole fleet; empty: no limit"),
     setting(APP_ID, "", "absolute path of a file with the app id of openexchangerates.org, read again at every call"),
     setting("sharedstate.fx.state_dir", "", "absolute path of a folder that keeps the last sheet for a start with everything else down; empty: none"),
-    setting("sharedstate.log", "", "absolute path of the log file; empty: PHP's error log"),
+    setting("sharedstate.log", "", "absolute path of the log file, stderr or syslog; empty: PHP's error log"),
     setting("sharedstate.log_level", "warning", "off, error, warning, info or debug"),
 ];
 
@@ -133,8 +134,7 @@ pub struct Config {
     /// `None`: no limit.
     pub fx_monthly_quota: Option<u32>,
     pub fx_state_dir: Option<PathBuf>,
-    /// `None`: PHP's error log.
-    pub log: Option<PathBuf>,
+    pub log: Sink,
     pub log_level: LevelFilter,
     /// What was read, by setting, for [`Config::shown`].
     read: BTreeMap<&'static str, String>,
@@ -196,7 +196,7 @@ impl Config {
                 None => None,
             },
             fx_state_dir: read.path("sharedstate.fx.state_dir")?,
-            log: read.path("sharedstate.log")?,
+            log: read.sink("sharedstate.log")?,
             log_level: read.one_of(
                 "sharedstate.log_level",
                 &[

@@ -176,6 +176,16 @@ impl Key {
         &self.bytes[Self::PREFIX..]
     }
 
+    /// For a sentence: what it is, and its name as far as that is text.
+    pub fn shown(&self) -> String {
+        let name = String::from_utf8_lossy(self.name());
+        match self.kind() {
+            Kind::Token => format!("token \"{name}\""),
+            Kind::Sheet => format!("rate sheet \"{name}\""),
+            Kind::Quota => format!("quota of \"{name}\""),
+        }
+    }
+
     /// `None` where there is none.
     pub fn fingerprint(&self) -> Option<&[u8]> {
         let bytes = &self.bytes[1..Self::PREFIX];

@@ -181,6 +181,12 @@ fn run(shared: &Arc<Shared>) {
             ledger.charges.retain(|due| due.charge.lease != charge.lease);
             let lost = held != ledger.charges.len();
             shared.host.count(Counter::LeasesLost, u64::from(lost));
+            if lost {
+                log::warn!(
+                    "the lease of {} was lost while it was being minted: there may be one more mint",
+                    charge.key.shown()
+                );
+            }
             continue;
         }
         let after = shared.host.now().plus(charge.length / 3);
@@ -205,7 +211,11 @@ fn wait(
     ledger: &mut MutexGuard<'_, Ledger>,
     at_most: Option<Duration>,
 ) {
-    MutexGuard::unlocked(ledger, || look_after(shared));
+    MutexGuard::unlocked(ledger, || {
+        look_after(shared);
+        // Lines of this thread that no request has taken along.
+        log::logger().flush();
+    });
     let Some(leader) = leader else {
         let chore = shared.chore.get().map(|_| LOOK_AFTER);
         match at_most.into_iter().chain(chore).min() {

@@ -130,6 +130,9 @@ impl Leader {
         self.told_sealed.set(false);
         self.told_foreign.set(false);
         self.term = self.host.lead(now, until);
+        if self.term.is_some() {
+            log::info!("this process follows the change log for its host");
+        }
         self.term.is_some()
     }
 

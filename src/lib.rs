@@ -9,7 +9,7 @@
 //!   that carries out what it asks for.
 //! - [`process`]: which side of a fork this is.
 //! - [`keeper`], [`leader`]: what goes on in the background.
-//! - [`metrics`]: what is counted.
+//! - [`metrics`]: what is counted. [`journal`]: what an operator is told.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
 //! - [`host`]: the table all processes of a host map. The embedded default.
 //! - [`redis`]: the authority for many hosts.
@@ -30,6 +30,7 @@ pub mod fx;
 pub mod host;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod journal;
 pub mod keeper;
 pub mod leader;
 pub mod metrics;

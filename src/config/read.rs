@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
 use crate::fx::{self, Source};
+use crate::journal::Sink;
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -80,6 +81,11 @@ impl Read {
             }
             path => Ok(path.map(PathBuf::from)),
         }
+    }
+
+    pub(super) fn sink(&self, name: &str) -> Result<Sink, String> {
+        Sink::parse(self.text(name))
+            .ok_or_else(|| self.refused(name, "an absolute path, stderr, syslog, or empty"))
     }
 
     /// Two files of which neither is of use alone.

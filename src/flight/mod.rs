@@ -218,19 +218,26 @@ impl Engine {
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
-        if ticket.key.kind() == Kind::Token {
-            self.tell(&ticket, &outcome);
-        }
+        self.tell(&ticket, &outcome);
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
         }
         self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome))
     }
 
-    /// Count the mint of a token.
+    /// Count the mint of a token, and say what came of any.
     fn tell(&self, ticket: &Ticket, outcome: &Outcome) {
         let (tally, name) = (self.host.tally(), ticket.key.name());
         let took = ticket.minted_from.until(self.host.now());
+        let (what, why) = (ticket.key.shown(), MintReason::LABELS[ticket.reason as usize]);
+        match outcome {
+            Outcome::Minted { .. } => log::info!("{what} was minted in {took:?}: {why}"),
+            Outcome::Failed { reason, .. } => log::info!("{what} was not minted: {reason}"),
+            Outcome::Abandoned => log::info!("the request that minted {what} ended before it had"),
+        }
+        if ticket.key.kind() != Kind::Token {
+            return;
+        }
         match outcome {
             Outcome::Minted { timing, .. } => {
                 let lifetime = timing.minted_at.until(timing.refresh_at);

@@ -186,6 +186,10 @@ impl HostTable {
         match Table::open(&self.place, self.sizes, self.seal.clone()) {
             Ok(table) => {
                 table.count(Counter::Remaps, 1);
+                log::warn!(
+                    "{} was unlinked or replaced while it was in use: from now on another one is",
+                    self.path().display()
+                );
                 table.continue_timeline_of(&opened.table);
                 opened.table = Arc::new(table);
                 opened.serial = serial.wrapping_add(1);
@@ -408,7 +412,7 @@ impl Host for HostTable {
         })
     }
 
-    fn leave(&self, _key: &Key, right: &Right) {
+    fn leave(&self, key: &Key, right: &Right) {
         let Some((table, slot)) = self.held(right) else { return };
         let words = table.map.slot(slot);
         if Rights::is_ours(&words.flight, right.generation) {
@@ -416,6 +420,11 @@ impl Host for HostTable {
             words.flight_since.store(0, Release);
         } else {
             table.count(Counter::FlightsGivenUp, 1);
+            log::warn!(
+                "this process was given up on while it looked after {}: it was stopped, or took longer \
+                 than sharedstate.token.max_mint_ms",
+                key.shown()
+            );
         }
         table.rights.give_back(Space::Flight, slot, &words.flight, right.generation);
         // Unlock first, then ring: whoever wakes finds the right free.

@@ -83,6 +83,7 @@ impl Table {
             && word.swing(seen, after.word())
         {
             self.count(Counter::ClockJumps, 1);
+            log::info!("the machine slept, or its clock was stepped: deadlines have come nearer");
         }
     }
 
@@ -537,12 +538,16 @@ impl<'a> Tenure<'a> {
     }
 
     fn full(&self, error: &io::Error) -> StoreError {
-        self.table.count(Counter::TableFull, 1);
-        StoreError::Refused(format!(
+        let why = format!(
             "the host table in {} is full ({error}): raise sharedstate.host.memory, or the size of \
              its file system",
             self.table.place.folder.display()
-        ))
+        );
+        let before = self.table.count(Counter::TableFull, 1);
+        if (before + 1).is_power_of_two() {
+            log::warn!("{why}; this has happened {} times", before + 1);
+        }
+        StoreError::Refused(why)
     }
 
     /// Empty the slot and give it to `key`. What is there is looked at first, then the slot is

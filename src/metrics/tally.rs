@@ -439,20 +439,26 @@ mod tests {
 
     #[test]
     fn threads_that_claim_at_once_agree_on_one_place_each_and_lose_no_count() {
-        let memory = shared();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                let tally = Tally::over(memory.clone()).unwrap();
-                scope.spawn(move || {
-                    for n in 0..4_000 {
-                        tally.hit(format!("family{}", n % 40).as_bytes(), Hit::Table, 1);
-                    }
-                });
-            }
-        });
-        let counts = Tally::over(memory).unwrap().counts();
-        assert_eq!(counts.families.len(), 40);
-        assert!(counts.families.iter().all(|family| family.hits[1] == 400));
+        const THREADS: u64 = 4;
+        // Each round is forty races for places.
+        for _ in 0..200 {
+            let memory = shared();
+            let ready = std::sync::Barrier::new(THREADS as usize);
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    let (tally, ready) = (Tally::over(memory.clone()).unwrap(), &ready);
+                    scope.spawn(move || {
+                        ready.wait();
+                        for n in 0..80 {
+                            tally.hit(format!("family{}", n % 40).as_bytes(), Hit::Table, 1);
+                        }
+                    });
+                }
+            });
+            let counts = Tally::over(memory).unwrap().counts();
+            assert_eq!(counts.families.len(), 40);
+            assert!(counts.families.iter().all(|family| family.hits[1] == 2 * THREADS));
+        }
     }
 
     #[test]

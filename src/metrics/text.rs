@@ -370,6 +370,21 @@ mod tests {
     }
 
     #[test]
+    fn a_series_without_a_label_is_there_before_anything_has_happened() {
+        let counters = Counter::ALL.map(|(counter, _)| (counter, 0)).to_vec();
+        let text = text(Scrape { counters, ..Scrape::default() });
+        for name in [
+            "sharedstate_wait_seconds_count",
+            "sharedstate_redis_commands_total",
+            "sharedstate_fx_refresh_interval_seconds",
+            "sharedstate_store_up",
+        ] {
+            assert_eq!(series(&text, &format!("{name} ")), ["0"], "{name}");
+        }
+        assert!(series(&text, "sharedstate_leader ").is_empty(), "nobody can follow anything");
+    }
+
+    #[test]
     fn names_of_any_bytes_are_labels_that_differ_and_break_no_line() {
         let tally = Tally::of_process();
         for name in [&b"a\"b"[..], b"a\\b", b"caf\xe9", b"caf\xe8", "café".as_bytes()] {

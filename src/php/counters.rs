@@ -18,47 +18,69 @@ thread_local! {
     static DUE: Cell<Moment> = const { Cell::new(Moment::from_millis(0)) };
 }
 
-/// Hits of one family, which the next ones are mostly of, too.
+/// A request asks for tokens of a handful of families.
+const PLACES: usize = 16;
+
+/// Hits by family; when there is no place left for another one, all are told.
 struct Tokens {
-    family: Vec<u8>,
-    hits: [u64; 2],
+    families: [Hits; PLACES],
+    taken: usize,
     /// A forked child does not count what its parent has.
     process: u64,
 }
 
+struct Hits {
+    /// Kept when they are told, for its memory.
+    family: Vec<u8>,
+    hits: [u64; 2],
+}
+
 impl Tokens {
     const fn new() -> Self {
-        Self { family: Vec::new(), hits: [0; 2], process: 0 }
+        let none = [const { Hits { family: Vec::new(), hits: [0; 2] } }; PLACES];
+        Self { families: none, taken: 0, process: 0 }
+    }
+
+    fn add(&mut self, family: &[u8], hit: Hit, times: u64) {
+        if self.process != process::generation() {
+            self.taken = 0;
+            self.process = process::generation();
+        }
+        let known = self.families[..self.taken].iter().position(|it| it.family == family);
+        let place = known.unwrap_or_else(|| {
+            if self.taken == PLACES {
+                self.flush();
+            }
+            let new = &mut self.families[self.taken];
+            new.family.clear();
+            new.family.extend_from_slice(family);
+            new.hits = [0; 2];
+            self.taken += 1;
+            self.taken - 1
+        });
+        self.families[place].hits[hit as usize] += times;
     }
 
     fn flush(&mut self) {
-        let hits = std::mem::take(&mut self.hits);
-        if hits == [0; 2] || self.process != process::generation() {
+        let families = &self.families[..std::mem::take(&mut self.taken)];
+        if families.is_empty() || self.process != process::generation() {
             return;
         }
         let Some(runtime) = runtime::attached() else { return };
         let tally = runtime.tally();
-        for (hit, times) in [Hit::Memo, Hit::Table].into_iter().zip(hits) {
-            tally.hit(&self.family, hit, times);
+        for Hits { family, hits } in families {
+            tally.hit(family, Hit::Memo, hits[Hit::Memo as usize]);
+            tally.hit(family, Hit::Table, hits[Hit::Table as usize]);
         }
-        runtime.count(Event::Hit, Kind::Token, hits.iter().sum());
+        let all = families.iter().flat_map(|it| it.hits).sum();
+        runtime.count(Event::Hit, Kind::Token, all);
     }
 }
 
 pub fn token_hits(name: &[u8], hit: Hit, times: u64) {
-    if times == 0 {
-        return;
+    if times > 0 {
+        TOKENS.with_borrow_mut(|tokens| tokens.add(family(name), hit, times));
     }
-    TOKENS.with_borrow_mut(|tokens| {
-        let family = family(name);
-        if tokens.family != family || tokens.process != process::generation() {
-            tokens.flush();
-            tokens.family.clear();
-            tokens.family.extend_from_slice(family);
-            tokens.process = process::generation();
-        }
-        tokens.hits[hit as usize] += times;
-    });
 }
 
 pub fn rate_hits(times: u64) {

@@ -17,7 +17,7 @@ use log::warn;
 use super::array::Array;
 use super::exceptions::Stop;
 use super::string::Str;
-use super::{tokens, zend};
+use super::{logger, tokens, zend};
 use crate::entry::Key;
 use crate::error::redact;
 
@@ -142,7 +142,9 @@ pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
     if call("session_status", vec![]).and_then(|status| status.long()) == Some(SESSION_ACTIVE) {
         call_out("session_write_close")?;
     }
-    if !call_out("fastcgi_finish_request")? {
+    if call_out("fastcgi_finish_request")? {
+        logger::answer_ends();
+    } else {
         call_out("flush")?;
     }
     while let Some(deferred) = QUEUE.with_borrow_mut(Vec::pop) {

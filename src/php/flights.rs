@@ -138,6 +138,7 @@ impl<'a> Flight<'a> {
     fn failed(&self, error: FlightError, outer: Option<(Vec<u8>, Moment)>) -> Error {
         if error == FlightError::WaitTimeout {
             self.count(Event::WaitTimedOut);
+            warn!("nobody has brought {} within the time to wait for it", self.key.shown());
         }
         let error = match error {
             FlightError::MintFailed { reason, retry_in } if self.asks_sources() => {
@@ -247,11 +248,14 @@ impl<'a> Flight<'a> {
                         warn!("{} failed, the old value is served: {reason}", self.what());
                         Ok(Step::Served(served))
                     }
-                    step => Err(Stop::Throw(Error::MintFailed {
-                        what: self.what(),
-                        reason,
-                        retry_in: self.give_up(step),
-                    })),
+                    step => {
+                        warn!("{} failed, and nothing is served: {reason}", self.what());
+                        Err(Stop::Throw(Error::MintFailed {
+                            what: self.what(),
+                            reason,
+                            retry_in: self.give_up(step),
+                        }))
+                    }
                 }
             }
             Called::Broken(reason) => {
@@ -299,6 +303,7 @@ impl<'a> Flight<'a> {
             }
             step => {
                 self.give_up(step);
+                warn!("{sentence}");
                 Err(Stop::Throw(Error::InvalidValue(sentence)))
             }
         }

@@ -1,22 +1,21 @@
-//! Where log lines go: to the file that is configured, else to PHP's error log. Other threads than
-//! PHP's must not touch the engine; their lines for PHP's log wait here until a request ends.
+//! Log lines, and PHP's own log among the sinks. That one may be written to by a thread of PHP's alone, and
+//! within a request: php-fpm sends it to the web server along with the answer, and loses what comes
+//! later. What is said after the answer goes to the system's logger, or where there is none to the
+//! standard error; what another thread says waits for the next request, and goes there when none comes.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
-use time::OffsetDateTime;
 
 use super::zend;
-use crate::clock::system;
+use crate::clock::{Moment, system};
 use crate::config::Config;
+use crate::journal::{Limiter, Sink, line, severity};
 
 unsafe extern "C" {
     fn php_log_err_with_severity(message: *const c_char, severity: c_int);
@@ -28,14 +27,33 @@ const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Lines kept for later; the oldest go first.
 const KEPT: usize = 64;
+/// How long a line waits for a request.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 struct Logger;
 
-static FILE: RwLock<Option<PathBuf>> = RwLock::new(None);
-static LATER: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+struct Waiting {
+    since: Moment,
+    level: Level,
+    message: String,
+}
+
+static SINK: RwLock<Sink> = RwLock::new(Sink::Php);
+static LATER: Mutex<VecDeque<Waiting>> = Mutex::new(VecDeque::new());
+static LIMIT: Mutex<Option<Limiter>> = Mutex::new(None);
+
+/// What PHP's log is to a thread.
+#[derive(Clone, Copy, PartialEq)]
+enum PhpLog {
+    /// Not to be touched: the thread is none of PHP's, or has no request.
+    Forbidden,
+    Open,
+    /// The request goes on, but it has been answered.
+    Deaf,
+}
 
 thread_local! {
-    static PHP_THREAD: Cell<bool> = const { Cell::new(false) };
+    static PHP_LOG: Cell<PhpLog> = const { Cell::new(PhpLog::Forbidden) };
 }
 
 impl Log for Logger {
@@ -47,47 +65,84 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let level = record.level().as_str().to_ascii_lowercase();
-        let line = format!("sharedstate: {level}: {}", record.args());
-        let file = FILE.try_read_for(PATIENCE).and_then(|file| file.clone());
-        match file {
-            Some(file) if append(&file, &line).is_ok() => {}
-            _ if PHP_THREAD.get() => write(&line),
-            _ => later(line),
-        }
+        let (level, message) = (record.level(), record.args().to_string());
+        let kind = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
+        let lines = match LIMIT.try_lock_for(PATIENCE) {
+            Some(mut limit) => {
+                limit.get_or_insert_default().lines(kind, level, message, system::monotonic())
+            }
+            None => vec![(level, message)],
+        };
+        lines.into_iter().for_each(|(level, message)| tell(level, message));
     }
 
-    fn flush(&self) {}
+    /// Called now and then by the background thread, in case that no request comes.
+    fn flush(&self) {
+        tell_overdue();
+        let late = system::monotonic().plus_millis(-(LONGEST_WAIT.as_millis() as i64));
+        tell_without_php(|waiting| waiting.since <= late);
+    }
 }
 
-/// Opened for every line: lines are rare, and a rotated file is followed at once.
-fn append(file: &Path, line: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
-    file.write_all(format!("{} {line}\n", timestamp()).as_bytes())
+fn tell(level: Level, message: String) {
+    let sink = SINK.try_read_for(PATIENCE).map(|sink| sink.clone());
+    if sink.is_some_and(|sink| sink.write(level, &message, system::wall()).is_ok()) {
+        return;
+    }
+    match PHP_LOG.get() {
+        PhpLog::Open => write(level, &message),
+        PhpLog::Deaf => write_elsewhere(level, &message),
+        PhpLog::Forbidden => later(level, message),
+    }
 }
 
-fn timestamp() -> String {
-    let seconds = system::wall().unix_millis() / 1000;
-    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (year, month, day) = at.to_calendar_date();
-    let (hour, minute, second) = at.to_hms();
-    format!("{year}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", u8::from(month))
+fn write_elsewhere(level: Level, message: &str) {
+    let wall = system::wall();
+    if Sink::Syslog.write(level, message, wall).is_err() {
+        // Nobody is left to tell that this failed, too.
+        let _ = Sink::Stderr.write(level, message, wall);
+    }
 }
 
-fn write(line: &str) {
-    /// `LOG_NOTICE` of syslog(3): what PHP uses for its own log.
-    const NOTICE: c_int = 5;
-    let line = zend::c_string(line);
-    // SAFETY: on a PHP thread, with a string that lives until the call returns.
-    unsafe { php_log_err_with_severity(line.as_ptr(), NOTICE) };
+fn write(level: Level, message: &str) {
+    let line = zend::c_string(&line(level, message));
+    let severity = c_int::try_from(severity(level)).unwrap_or(c_int::MAX);
+    // SAFETY: on a PHP thread, within a request, with a string that lives until the call returns.
+    unsafe { php_log_err_with_severity(line.as_ptr(), severity) };
 }
 
-fn later(line: String) {
+fn later(level: Level, message: String) {
     let Some(mut lines) = LATER.try_lock_for(PATIENCE) else { return };
     if lines.len() >= KEPT {
         lines.pop_front();
     }
-    lines.push_back(line);
+    lines.push_back(Waiting { since: system::monotonic(), level, message });
+}
+
+fn tell_overdue() {
+    let lines = LIMIT
+        .try_lock_for(PATIENCE)
+        .and_then(|mut limit| limit.as_mut().map(|limit| limit.overdue(system::monotonic())));
+    lines.into_iter().flatten().for_each(|(level, message)| tell(level, message));
+}
+
+/// Lines that waited for a request, to whoever hears them otherwise.
+fn tell_without_php(is_late: impl Fn(&Waiting) -> bool) {
+    let Some(mut lines) = LATER.try_lock_for(PATIENCE) else { return };
+    let late: Vec<Waiting> = {
+        let count = lines.iter().take_while(|waiting| is_late(waiting)).count();
+        lines.drain(..count).collect()
+    };
+    drop(lines);
+    late.iter().for_each(|waiting| write_elsewhere(waiting.level, &waiting.message));
+}
+
+/// What other threads had to say.
+fn tell_waiting() {
+    let lines = LATER.try_lock().map(|mut lines| std::mem::take(&mut *lines));
+    for Waiting { level, message, .. } in lines.into_iter().flatten() {
+        write(level, &message);
+    }
 }
 
 /// MINIT. A second start of the module finds the logger in place.
@@ -104,20 +159,31 @@ pub fn install() {
 
 /// RINIT: this thread is one of PHP's.
 pub fn request_begins() {
-    PHP_THREAD.set(true);
+    PHP_LOG.set(PhpLog::Open);
+    tell_waiting();
+}
+
+/// The answer is complete before the request is: what is said from here on, PHP's log may lose.
+pub fn answer_ends() {
+    PHP_LOG.set(PhpLog::Deaf);
 }
 
 pub fn configure(config: &Config) {
     log::set_max_level(config.log_level);
-    if let Some(mut file) = FILE.try_write_for(PATIENCE) {
-        file.clone_from(&config.log);
+    if let Some(mut sink) = SINK.try_write_for(PATIENCE) {
+        sink.clone_from(&config.log);
     }
 }
 
-/// RSHUTDOWN: what other threads had to say.
-pub fn flush() {
-    let lines = LATER.try_lock().map(|mut lines| std::mem::take(&mut *lines));
-    for line in lines.unwrap_or_default() {
-        write(&line);
+/// RSHUTDOWN.
+pub fn request_ends() {
+    tell_overdue();
+    if PHP_LOG.replace(PhpLog::Forbidden) == PhpLog::Open {
+        tell_waiting();
     }
+}
+
+/// MSHUTDOWN: no request comes any more.
+pub fn end() {
+    tell_without_php(|_| true);
 }

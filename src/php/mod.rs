@@ -82,6 +82,7 @@ unsafe extern "C" fn startup(_: i32, module_number: i32) -> i32 {
 
 unsafe extern "C" fn shutdown(_: i32, module_number: i32) -> i32 {
     runtime::stop();
+    logger::end();
     zend::unregister_ini(module_number);
     SUCCESS
 }
@@ -100,7 +101,7 @@ unsafe extern "C" fn request_shutdown(_: i32, _: i32) -> i32 {
     counters::flush();
     memo::clear();
     sheets::request_ends();
-    logger::flush();
+    logger::request_ends();
     runtime::request_ends();
     SUCCESS
 }

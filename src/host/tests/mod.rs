@@ -4,6 +4,7 @@
 mod files;
 mod processes;
 mod races;
+mod survey;
 mod takeover;
 mod tally;
 
