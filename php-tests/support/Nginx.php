@@ -9,7 +9,7 @@ use RuntimeException;
 /** An nginx before one pool, as a browser meets it. */
 final class Nginx
 {
-    private int $port;
+    public readonly int $port;
 
     public function __construct(string $folder, Fpm $host, string $root)
     {
