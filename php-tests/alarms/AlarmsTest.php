@@ -94,6 +94,7 @@ final class AlarmsTest extends TestCase
             fprintf(STDERR, "    %-48s %12.0f s %14.0f s\n", $alert, $seconds, $last[$alert] - $ended);
         }
         self::assertSame($expected, $prometheus->haveFired(), 'these and no others');
+        self::assertStringNotContainsString('Evaluating rule failed', (string) file_get_contents("$this->folder/prometheus.log"));
     }
 
     public function test_prometheus_reads_what_php_says(): void
