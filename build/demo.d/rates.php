@@ -5,9 +5,12 @@
  *
  *   ?cache=naive    the incident: the cache ends on the hour, and the provider's new sheet comes at minute four
  *   ?cache=shared   fx_rate
+ *   &pause_us=…     less than flat out: so long after each read
  */
 
 declare(strict_types=1);
+
+require __DIR__ . '/counted.php';
 
 /** As it was found: the sheet says until when it is valid, and so long it is kept. */
 function naive_rate(Redis $store): float
@@ -15,6 +18,8 @@ function naive_rate(Redis $store): float
     $kept = $store->get('rates');
     if ($kept === false) {
         $kept = file_get_contents(getenv('PROVIDER') . '/naive.json');
+        count_up('calls');
+        apcu_store('count:called_at', microtime(true));
         $sheet = json_decode($kept, true, flags: JSON_THROW_ON_ERROR);
         $validFor = $sheet['timestamp'] + (float) getenv('HOUR_S') - microtime(true);
         // Between the full hour and minute four the provider still has the sheet of the hour before: it has expired
@@ -32,6 +37,7 @@ if ($_GET['cache'] === 'naive') {
     $rate = static fn (): float => fx_rate('EUR', 'USD');
 }
 $end = microtime(true) + (float) $_GET['seconds'];
+$pause = (int) ($_GET['pause_us'] ?? 0);
 $reads = $failed = 0;
 while (microtime(true) < $end) {
     try {
@@ -40,6 +46,9 @@ while (microtime(true) < $end) {
     } catch (Throwable $thrown) {
         $failed++;
         $first ??= $thrown->getMessage();
+    }
+    if ($pause > 0) {
+        usleep($pause);
     }
 }
 header('Content-Type: application/json');

@@ -9,6 +9,8 @@
 
 declare(strict_types=1);
 
+require __DIR__ . '/counted.php';
+
 function post(string $path, string $client, array $form): array
 {
     $answer = file_get_contents(getenv('OAUTH_URL') . $path, false, stream_context_create(['http' => [
@@ -43,9 +45,12 @@ function token_of_this_process(string $client): string
     $key = 'token-of-' . getmypid();
     $kept = apcu_fetch($key);
     if ($kept !== false && $kept['until'] > microtime(true)) {
+        count_up('hits');
         return $kept['token'];
     }
     $response = mint($client);
+    count_up('mints');
+    count_up('lifetime_ms', 1000 * $response['expires_in']);
     apcu_store($key, ['token' => $response['access_token'], 'until' => microtime(true) + $response['expires_in']]);
     return $response['access_token'];
 }

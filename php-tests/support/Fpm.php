@@ -13,7 +13,7 @@ final class Fpm
 
     /**
      * @param array<string, array<string, string|int>> $pools name => lines of the pool's section
-     * @param array<string, string|int> $ini for the whole master (-d)
+     * @param array<string, string|int|list<string>> $ini for the whole master (-d); a list is given one by one
      * @param list<string> $zendExtensions such as opcache
      * @param ?string $extension another build of the extension than the one under test
      * @param list<string> $wrapper what starts php-fpm, such as env and its arguments
@@ -51,8 +51,10 @@ final class Fpm
             array_push($command, '-d', "zend_extension=$extension");
         }
         array_push($command, ...($this->extension === null ? Build::loading() : ['-d', "extension=$this->extension"]));
-        foreach ($this->ini as $key => $value) {
-            array_push($command, '-d', "$key=\"$value\"");
+        foreach ($this->ini as $key => $values) {
+            foreach ((array) $values as $value) {
+                array_push($command, '-d', "$key=\"$value\"");
+            }
         }
         $this->process = Process::start([...$this->wrapper, ...$command], $this->log());
         $deadline = microtime(true) + 10;

@@ -9,7 +9,7 @@ use RuntimeException;
 /** An nginx before one pool, as a browser meets it. */
 final class Nginx
 {
-    private int $port;
+    public readonly int $port;
 
     /** @param array<string, string> $parameters further ones for every page, as fastcgi_param gives them */
     public function __construct(string $folder, Fpm $host, string $root, array $parameters = [])

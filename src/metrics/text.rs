@@ -247,9 +247,11 @@ impl Scrape {
         spans(&mut metric, &self.counts.waited)
     }
 
-    /// Those without a place of their own are with the others here, too.
+    /// Those without a place of their own are with the others here, too. A family that has none now
+    /// is 0 and not absent, or its mints could not be compared with it.
     fn usable_by_label(&self) -> BTreeMap<String, u64> {
-        let mut usable = BTreeMap::new();
+        let families = self.counts.families.iter();
+        let mut usable: BTreeMap<_, _> = families.map(|family| (label(&family.name), 0)).collect();
         for (name, count) in &self.usable {
             let known = self.counts.families.iter().any(|family| family.name == *name);
             let name = if known { label(name) } else { OTHER.to_owned() };
@@ -424,5 +426,13 @@ mod tests {
             text(Scrape { counts: tally.counts(), usable: usable.into(), ..Scrape::default() });
         let lines = series(&text, "sharedstate_tokens_usable{family=");
         assert_eq!(lines, ["\"crm\"} 2", "\"other\"} 7"]);
+    }
+
+    #[test]
+    fn a_family_without_a_usable_token_says_so() {
+        let tally = Tally::of_process();
+        tally.mint_failed(b"crm", Duration::ZERO);
+        let text = text(Scrape { counts: tally.counts(), ..Scrape::default() });
+        assert_eq!(series(&text, "sharedstate_tokens_usable{family="), ["\"crm\"} 0"]);
     }
 }
