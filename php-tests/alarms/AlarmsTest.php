@@ -108,7 +108,7 @@ final class AlarmsTest extends TestCase
         $this->until('a scrape', fn (): bool => $prometheus->ask('up{job="shop"} == 1') !== []);
         $mints = 'sum by (family) (sharedstate_token_mint_count_total)';
         $this->until('the mints', fn (): bool => $prometheus->ask($mints) === ['{family="crm"}' => 7.0]);
-        self::assertSame(7, $this->status($host)['token_mint_count']);
+        self::assertSame(7, $this->statusOf($host)['token_mint_count']);
         $this->tokenOf($host, 'crm:7');
         $this->until('one more', fn (): bool => $prometheus->ask($mints) === ['{family="crm"}' => 8.0]);
     }
