@@ -7,30 +7,13 @@
 
 declare(strict_types=1);
 
+require __DIR__ . '/provider.php';
+
 $given = getopt('', ['socket:', 'provider:', 'sheets:', 'redis:', 'workers:', 'hours:', 'hour:', 'chart:']);
 $hour = (float) $given['hour'];
 $hours = (int) $given['hours'];
 $workers = (int) $given['workers'];
-const MINUTES = 60;
-/** When the provider has its new sheet. */
-const MINUTE_FOUR = 4;
 const MODES = ['naive' => 'cache until the hour', 'shared' => 'fx_rate'];
-
-/** The provider publishes the sheet of this hour at minute four. */
-function publish(string $folder, float $hour): void
-{
-    static $published = 0;
-    $as_of = floor((microtime(true) - $hour * MINUTE_FOUR / MINUTES) / $hour) * $hour;
-    if ($as_of === $published) {
-        return;
-    }
-    $published = $as_of;
-    foreach (array_keys(MODES) as $mode) {
-        $sheet = json_encode(['timestamp' => (int) $as_of, 'base' => 'EUR', 'rates' => ['USD' => round(1.1 + 0.0001 * random_int(0, 99), 4), 'GBP' => 0.8338]]);
-        file_put_contents("$folder/$mode.new", $sheet);
-        rename("$folder/$mode.new", "$folder/$mode.json");
-    }
-}
 
 /** @return array{calls: int, commands: int, writes: int} so far */
 function counts(string $mode, string $provider, Redis $redis): array
@@ -56,7 +39,7 @@ function replay(array $given, string $mode, float $hour, int $hours, int $worker
     $redis->flushAll();
     // Begin with the hour, in step with the sheets.
     do {
-        publish($given['sheets'], $hour);
+        publish($given['sheets'], $hour, array_keys(MODES));
         usleep(1000);
     } while (fmod(microtime(true), $hour) > 0.02);
     $multi = curl_multi_init();
@@ -71,7 +54,7 @@ function replay(array $given, string $mode, float $hour, int $hours, int $worker
     $before = counts($mode, $given['provider'], $redis);
     $minutes = [];
     do {
-        publish($given['sheets'], $hour);
+        publish($given['sheets'], $hour, array_keys(MODES));
         curl_multi_exec($multi, $running);
         curl_multi_select($multi, 0.002);
         if (microtime(true) - $start >= (count($minutes) + 1) * $hour / MINUTES && count($minutes) < $hours * MINUTES) {

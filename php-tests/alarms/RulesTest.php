@@ -42,16 +42,16 @@ final class RulesTest extends TestCase
     {
         $provider = new RatesServer($this->folder);
         $settings = ['redis.dsn' => $this->redis()->dsn(), 'fx.sources' => $provider->json()];
-        [$targets, $metrics] = [[], ''];
+        $targets = [];
+        $metrics = '';
         // Two hosts, for what one of a kind may hide: series that cannot be matched one to one.
         foreach (['south', 'north'] as $name) {
             $host = $this->host($name, $settings, ['pm.max_children' => 2]);
             $this->tokenOf($host);
             $this->get($host, 'rates.php', []);
+            $metrics .= $this->get($host, 'metrics.php', [])->json()['metrics'];
             mkdir("$this->folder/nginx-$name");
             $targets[] = [(new Nginx("$this->folder/nginx-$name", $host, dirname(__DIR__, 2) . '/build/demo.d'))->port, '/metrics.php', 'cache=shared'];
-            // Either of them may be the one that asked the provider.
-            $metrics .= $this->get($host, 'metrics.php', [])->json()['metrics'];
         }
         preg_match_all('/^(sharedstate_\w+)(?:\{| )/m', $metrics, $found);
         $there = array_unique($found[1]);
