@@ -119,7 +119,7 @@ final class Flight
             $entry = ($this->read)($answer, $version, $from);
             $this->mustFit(\strlen(serialize([$entry->value, $entry->kept])));
         } catch (Unusable $why) {
-            return $this->afterFailure($right, $why, $this->act() . ': ' . $why->getMessage());
+            return $this->afterFailure($right, $why, $why->getMessage());
         } catch (\Exception $thrown) {
             return $this->afterFailure($right, $thrown, self::named($thrown));
         } catch (\Error $bug) {
@@ -149,11 +149,13 @@ final class Flight
         $reason = Text::redacted($sentence);
         $pause = $this->fail($right, $reason);
         $old = Store::current()->read($this->key)->served(microtime(true));
+        $unusable = $thrown instanceof Unusable;
         if ($old !== null && !($this->rejected !== null && $old->is($this->rejected))) {
-            Log::warn(($thrown instanceof Unusable ? '' : $this->act() . ' failed: ') . "$reason; the old value is served");
+            Log::warn($unusable ? $this->act() . ": $reason; the old value is served" : $this->act() . " failed, the old value is served: $reason");
             return $this->hit($old);
         }
-        throw $thrown instanceof Unusable ? new InvalidValue($sentence) : $this->failed($reason, $pause, $thrown);
+        Log::warn($unusable ? $this->act() . ": $reason" : $this->act() . " failed, and nothing is served: $reason");
+        throw $unusable ? new InvalidValue($this->act() . ": $sentence") : $this->failed($reason, $pause, $thrown);
     }
 
     private function fail(string $right, string $reason): float
