@@ -64,6 +64,20 @@ $is(false, shared_token_invalidate($name('k'), 'another'), 'another token drops 
 $is(true, shared_token_invalidate($name('k'), 'k'), 'the token itself is dropped');
 $is(null, shared_token_info($name('k')), 'and gone');
 
+// Dropping all, and looking.
+shared_token_get($name('d'), static fn () => $response('d'));
+shared_token_get($name('d'), static fn () => $response('d'), ['fingerprint' => 'other']);
+$entries = static fn (): array => array_values(array_filter(sharedstate_entries(100_000), static fn (array $entry): bool => $entry['name'] === $name('d')));
+$is(['fresh', 'fresh'], array_column($entries(), 'freshness'), 'both are listed');
+$is(false, str_contains(serialize($entries()), 'access_token'), 'without their values');
+$is(['dropped' => 2, 'since' => null], shared_token_invalidate_all($name('d')), 'all of a name are dropped');
+$is(['gone', 'gone'], array_column($entries(), 'freshness'), 'and listed as gone');
+$is('one', shared_token_get($name('a')), 'another name stays');
+$throws(\ValueError::class, '1 or more; 0 given', static fn () => sharedstate_entries(0));
+$metrics = sharedstate_metrics();
+$is(1, preg_match('/^sharedstate_token_mint_count_total\{family="d",reason="cold"\} [1-9]/m', $metrics), 'mints are counted by family');
+$is(true, str_ends_with($metrics, "\n# EOF\n"), 'the metrics end');
+
 // Failing.
 $original = new \LogicException('why');
 $failure = $throws(\SharedState\MintFailed::class, 'LogicException: why', static fn () => shared_token_get($name('e'), static fn () => throw $original));

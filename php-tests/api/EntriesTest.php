@@ -85,7 +85,11 @@ final class EntriesTest extends TestCase
             PHP));
     }
 
-    /** A list that counted as use would keep what nobody needs. */
+    /**
+     * A list that counted as use would keep what nobody needs.
+     *
+     * @group extension
+     */
     public function test_being_listed_keeps_nothing_from_eviction(): void
     {
         $names = $this->php(self::MINT . <<<'PHP'
@@ -113,7 +117,11 @@ final class EntriesTest extends TestCase
         self::assertSame('sharedstate_entries(): Argument #1 ($limit) must be a number of entries, 1 or more; 0 given', $sentence);
     }
 
-    /** Whoever looks at a host must not become its load. */
+    /**
+     * Whoever looks at a host must not become its load.
+     *
+     * @group extension
+     */
     public function test_neither_the_list_nor_the_metrics_send_anything_to_redis(): void
     {
         $redis = $this->redis();

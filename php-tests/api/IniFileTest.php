@@ -13,6 +13,7 @@ final class IniFileTest extends TestCase
     private const FILE = __DIR__ . '/../../build/package.d/sharedstate.ini';
     private const SETTING = '/^;(sharedstate\.[a-z_.]+) = "(.*)"$/m';
 
+    /** @group extension */
     public function test_the_file_names_every_setting_with_its_default_and_nothing_else(): void
     {
         preg_match_all(self::SETTING, (string) file_get_contents(self::FILE), $found);
@@ -31,6 +32,7 @@ final class IniFileTest extends TestCase
         self::assertSame(['extension = sharedstate'], array_values($lines));
     }
 
+    /** @group extension */
     public function test_an_uncommented_default_is_accepted(): void
     {
         $text = preg_replace(self::SETTING, '$1 = "$2"', (string) file_get_contents(self::FILE));

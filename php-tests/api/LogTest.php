@@ -29,6 +29,7 @@ final class LogTest extends TestCase
         return ["PHP's log" => [''], 'standard error' => ['stderr'], 'a file' => ['file']];
     }
 
+    /** @group extension */
     public function test_a_file_that_was_rotated_is_followed(): void
     {
         $file = "$this->folder/sharedstate.log";
@@ -44,6 +45,7 @@ final class LogTest extends TestCase
         self::assertStringContainsString('"crm" failed', $result->errors);
     }
 
+    /** @group extension */
     public function test_of_forty_failures_at_once_five_are_told_and_the_number_of_the_others(): void
     {
         $result = $this->cli(self::FAIL . 'for ($n = 0; $n < 40; $n++) { $fail("name$n"); } return [];', ['log' => 'stderr']);
@@ -51,6 +53,7 @@ final class LogTest extends TestCase
         self::assertCount(5, $lines, $result->errors);
     }
 
+    /** @group extension */
     public function test_each_level_tells_what_the_one_before_tells_and_more(): void
     {
         $before = [];

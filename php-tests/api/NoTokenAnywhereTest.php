@@ -2,6 +2,7 @@
 
 declare(strict_types=1);
 
+use SharedState\Tests\Support\Build;
 use SharedState\Tests\Support\TestCase;
 
 /** One token goes through everything that can go wrong, and through everything that prints. */
@@ -49,7 +50,9 @@ final class NoTokenAnywhereTest extends TestCase
         self::assertGreaterThan(10, $printed[0], 'the provocations provoked');
         self::assertStringContainsString('instance_url', $printed[1]);
         self::assertStringNotContainsString('SECRET.TOKEN', $printed[1]);
-        self::assertStringContainsString('info: token "crm" was minted', file_get_contents($log), 'the log is as fine as it gets');
+        // The polyfill knows warnings only.
+        $finest = Build::polyfill() === null ? 'info: token "crm" was minted' : 'warning: minting token "big"';
+        self::assertStringContainsString($finest, file_get_contents($log), 'the log is as fine as it gets');
         self::assertStringNotContainsString('SECRET.TOKEN', file_get_contents($log));
     }
 }

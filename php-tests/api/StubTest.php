@@ -69,7 +69,7 @@ final class StubTest extends TestCase
                 }
             }
             if (preg_match('/array/', $return) === 1) {
-                self::assertMatchesRegularExpression('/@return array(\{|<)/', $doc, $name);
+                self::assertMatchesRegularExpression('/@return (list<)?array(\{|<)/', $doc, $name);
             }
         }
     }
@@ -87,25 +87,36 @@ final class StubTest extends TestCase
         self::assertSame([], array_diff_key($withOptions, self::ARGUMENTS), 'a function was not asked');
     }
 
-    public function test_what_comes_back_has_the_keys_of_its_shape(): void
+    public function test_what_comes_back_has_the_shape_that_is_told(): void
     {
         $said = $this->php(<<<'PHP'
-            shared_token_get('crm', fn () => 'T', ['ttl' => 60]);
             $o = ['fetch' => fn () => ['base' => 'EUR', 'rates' => ['USD' => 1.1], 'timestamp' => time()]];
-            return ['shared_token_info' => shared_token_info('crm'), 'fx_quote' => fx_quote('1', 'EUR', 'USD', $o),
-                'fx_rate_info' => fx_rate_info('EUR', 'USD'), 'fx_refresh' => fx_refresh(null, $o)];
+            $said = ['fx_quote' => fx_quote('1', 'EUR', 'USD', $o), 'fx_rate_info' => fx_rate_info('EUR', 'USD'), 'fx_rates' => fx_rates(),
+                'fx_refresh' => fx_refresh(null, $o)];
+            caught(fn () => shared_token_get('bad', fn () => throw new RuntimeException('no')));
+            shared_token_get('crm', function () use (&$said) {
+                $said['sharedstate_entries'] = sharedstate_entries();
+                return 'T';
+            }, ['ttl' => 60]);
+            $said['shared_token_info'] = shared_token_info('crm');
+            $said['sharedstate_entries'] = [...$said['sharedstate_entries'], ...sharedstate_entries()];
+            $said['sharedstate_status'] = sharedstate_status();
+            $said['shared_token_invalidate_all'] = shared_token_invalidate_all();
+            return $said;
             PHP);
-        $shapes = [];
+        $types = [];
         foreach ($this->stubbed()['functions'] as $name => [$doc]) {
-            if (preg_match('/@return (array(\{(?:[^{}]|(?2))*\}))/', (string) preg_replace('/\n\s*\*\s?/', "\n", $doc), $match) === 1) {
-                $shapes[$name] = self::shape($match[1]);
+            if (preg_match('/@return ((?:list<)?array.*)/s', (string) preg_replace('/\n\s*\*\s?/', "\n", $doc), $match) === 1) {
+                $types[$name] = self::split($match[1], ["\n", ' '])[0];
             }
         }
-        self::assertEqualsCanonicalizing(array_keys($said), array_keys($shapes), 'each shape is compared');
+        self::assertEqualsCanonicalizing(array_keys($said), array_keys($types), 'each shape is compared');
         foreach ($said as $name => $answer) {
-            self::assertSame(array_keys($answer), array_keys($shapes[$name]), $name);
+            self::assertSame([], self::differences($types[$name], $answer, $name));
         }
-        self::assertSame(array_keys($said['shared_token_info']['minted_by']), array_keys(self::shape($shapes['shared_token_info']['minted_by'])));
+        foreach (['flight', 'backoff', 'rates', 'version'] as $key) {
+            self::assertNotSame([], array_filter(array_column($said['sharedstate_entries'], $key)), "$key is compared");
+        }
     }
 
     public function test_the_counters_it_names_are_counted(): void
@@ -161,20 +172,73 @@ final class StubTest extends TestCase
         return json_decode($said->output, true);
     }
 
-    /** @return array<string, string> the type of each key of `array{key: type, key?: type}`; commas and braces nest */
+    /** @return array<string, string> the type of each key of `array{key: type, key?: type}` */
     private static function shape(string $text): array
     {
         self::assertMatchesRegularExpression('/^array\{.*\}$/s', $text);
-        [$parts, $depth] = [[''], 0];
-        foreach (str_split(substr($text, 6, -1)) as $character) {
-            $depth += (int) in_array($character, ['{', '(', '<'], true) - (int) in_array($character, ['}', ')', '>'], true);
-            $character === ',' && $depth === 0 ? $parts[] = '' : $parts[array_key_last($parts)] .= $character;
-        }
         $shape = [];
-        foreach (array_filter(array_map(trim(...), $parts)) as $part) {
+        foreach (self::split(substr($text, 6, -1), [',']) as $part) {
             [$key, $type] = explode(':', $part, 2);
             $shape[rtrim($key, '?')] = trim($type);
         }
         return $shape;
+    }
+
+    /**
+     * @param list<string> $separators what is within braces of any kind stays together
+     * @return list<string>
+     */
+    private static function split(string $text, array $separators): array
+    {
+        [$parts, $depth] = [[''], 0];
+        foreach (str_split($text) as $character) {
+            $depth += (int) in_array($character, ['{', '(', '<'], true) - (int) in_array($character, ['}', ')', '>'], true);
+            in_array($character, $separators, true) && $depth === 0 ? $parts[] = '' : $parts[array_key_last($parts)] .= $character;
+        }
+        return array_values(array_filter(array_map(trim(...), $parts), static fn (string $part): bool => $part !== ''));
+    }
+
+    /** @return list<string> where a value, as JSON has it, is not of its type */
+    private static function differences(string $type, mixed $value, string $at): array
+    {
+        $nearest = null;
+        foreach (self::split($type, ['|']) as $one) {
+            $found = self::differencesFrom($one, $value, $at);
+            if ($found === []) {
+                return [];
+            }
+            // Of `array{…}|null` the array is meant where an array came.
+            $nearest = is_array($value) && str_contains($one, 'array') ? $found : $nearest;
+        }
+        return $nearest ?? ["$at is " . json_encode($value) . ", told is $type"];
+    }
+
+    /** @return list<string> */
+    private static function differencesFrom(string $type, mixed $value, string $at): array
+    {
+        $isArray = is_array($value) && str_contains($type, 'array');
+        if ($isArray && str_starts_with($type, 'array{')) {
+            $shape = self::shape($type);
+            $found = array_keys($value) === array_keys($shape) ? [] : ["$at has the keys " . implode(', ', array_keys($value)) . ', told are ' . implode(', ', array_keys($shape))];
+            foreach (array_intersect_key($shape, $value) as $key => $of) {
+                array_push($found, ...self::differences($of, $value[$key], "$at.$key"));
+            }
+            return $found;
+        }
+        if ($isArray && preg_match('/^(list|array)<(.*)>$/s', $type, $match) === 1) {
+            $found = $match[1] === 'list' && !array_is_list($value) ? ["$at is no list"] : [];
+            $of = self::split($match[2], [',']);
+            foreach ($value as $key => $element) {
+                array_push($found, ...self::differences(end($of), $element, "$at.$key"));
+            }
+            return $found;
+        }
+        $fits = match ($type) {
+            'mixed' => true,
+            'numeric-string' => is_string($value) && is_numeric($value),
+            'string', 'int', 'bool', 'null' => get_debug_type($value) === $type,
+            default => is_string($value) && $type === "'$value'",
+        };
+        return $fits ? [] : ["$at is " . json_encode($value) . ", told is $type"];
     }
 }

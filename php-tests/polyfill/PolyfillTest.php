@@ -129,6 +129,91 @@ final class PolyfillTest extends TestCase
         }
     }
 
+    /** Whatever is in a store, each has one to itself. */
+    private const CALLS = <<<'PHP'
+        $mint = static fn (array $for) => ['access_token' => 'T' . bin2hex($for['name']), 'expires_in' => 3600];
+        foreach (['crm:1', 'crm:2', "caf\xe9", 'we"ird\\', 'ünï', ':none', str_repeat('x', 200)] as $name) {
+            for ($i = 0; $i < 3; $i++) { shared_token_get($name, $mint); }
+        }
+        shared_token_get('crm:1', $mint, ['rejected' => shared_token_get('crm:1'), 'fingerprint' => ['scope' => 'write']]);
+        shared_token_get('crm:1', $mint, ['rejected' => shared_token_get('crm:1')]);
+        caught(fn () => shared_token_get('bad', fn () => throw new RuntimeException('no')));
+        caught(fn () => shared_token_get('bad', $mint));
+        shared_token_invalidate('crm:2');
+        $sheet = fn (string $usd) => ['fetch' => fn () => ['base' => 'EUR', 'rates' => ['USD' => $usd], 'timestamp' => time()]];
+        foreach (['default', 'a "second"'] as $name) { fx_rate('EUR', 'USD', null, ['sheet' => $name] + $sheet('1.25')); fx_rates(null, ['sheet' => $name]); }
+        caught(fn () => fx_rate('EUR', 'USD', fn () => 'none', ['sheet' => 'none']));
+        PHP;
+
+    /** @dataProvider kinds */
+    public function test_each_of_its_metrics_has_the_words_and_numbers_of_the_extension(string $store): void
+    {
+        $code = self::CALLS . 'return sharedstate_metrics();';
+        [$real, $polyfilled] = [$this->ask(null, $code), $this->ask($store, $code)];
+        // Hits are of its own tier, and of no other.
+        $lines = static fn (string $text): array => preg_grep('/tier="any"\} 0$/',
+            preg_replace('/^(\S+cache_hits_total\{.*)tier="\w+"/', '$1tier="any"', explode("\n", trim($text))), PREG_GREP_INVERT);
+        self::assertSame([], array_values(array_diff($lines($polyfilled), $lines($real))));
+        foreach (['token_cache_hits_total', 'token_cache_misses_total', 'token_mint_count_total', 'mint_failures_total', 'tokens_usable', 'fx_age_seconds', 'fx_refresh_total', 'host_entries'] as $name) {
+            self::assertMatchesRegularExpression("/^sharedstate_$name\\b.* [1-9]|^sharedstate_fx_age_seconds\{/m", $polyfilled, $name);
+        }
+        self::assertStringEndsWith("# EOF\n", $polyfilled);
+    }
+
+    /** @dataProvider kinds */
+    public function test_its_entries_are_those_of_the_extension(string $store): void
+    {
+        $code = self::CALLS . <<<'PHP'
+            $plain = static function (array $entry): array {
+                foreach (['version', 'minted_at', 'refresh_at', 'usable_until', 'expires_at'] as $changing) { $entry[$changing] = get_debug_type($entry[$changing]); }
+                unset($entry['age'], $entry['minted_by']['script'], $entry['rates']['as_of'], $entry['rates']['confirmed_at'], $entry['backoff']['until']);
+                return ['name' => bin2hex($entry['name']), 'family' => bin2hex($entry['family'])] + $entry;
+            };
+            $said = array_map($plain, sharedstate_entries());
+            usort($said, fn ($one, $other) => [$one['name'], $one['fingerprint']] <=> [$other['name'], $other['fingerprint']]);
+            return $said;
+            PHP;
+        $real = $this->ask(null, $code);
+        self::assertCount(12, $real);
+        self::assertEquals($real, $this->ask($store, $code));
+    }
+
+    /** @return array<string, array{string}> */
+    public static function kinds(): array
+    {
+        return ['with APCu' => ['apcu'], 'without' => ['array']];
+    }
+
+    public function test_the_lock_of_a_killed_process_is_no_entry(): void
+    {
+        $names = $this->ask('apcu', <<<'PHP'
+            shared_token_get('crm', fn () => 'T', ['ttl' => 60]);
+            foreach (new APCUIterator('/:t:[^:]*:crm$/') as $record => $_) { apcu_add("$record:lock", 1); }
+            return [count(iterator_to_array(new APCUIterator('/:lock$/'))), array_column(sharedstate_entries(), 'name')];
+            PHP);
+        self::assertSame([1, ['crm']], $names);
+    }
+
+    public function test_four_processes_that_meet_at_sixty_families_lose_no_place_and_no_count(): void
+    {
+        [$families, $sum] = $this->ask('apcu', <<<'PHP'
+            $start = microtime(true) + 0.05;
+            for ($child = 0; $child < 4; $child++) {
+                if (pcntl_fork() === 0) {
+                    while (microtime(true) < $start) {}
+                    for ($n = 0; $n < 2_000; $n++) { shared_token_get('family0', fn () => 'T', ['ttl' => 60]); }
+                    for ($n = 0; $n < 60; $n++) { shared_token_get('family' . ($n + 15 * $child) % 60 . ":$child", fn () => 'T', ['ttl' => 60]); }
+                    exit(0);
+                }
+            }
+            while (pcntl_wait($status) > 0) {}
+            preg_match_all('/^sharedstate_tokens_usable\{family="(family\d+)"\} [45]$/m', sharedstate_metrics(), $families);
+            $status = sharedstate_status();
+            return [count(array_unique($families[1])), $status['token_mint_count'] + $status['token_cache_hits']];
+            PHP);
+        self::assertSame([60, 8_240], [$families, $sum]);
+    }
+
     /** @return list<string> calls that fail, in PHP */
     private static function wrongCalls(): array
     {
@@ -136,7 +221,7 @@ final class PolyfillTest extends TestCase
         $mint = static fn (string $answer): string => "shared_token_get('crm', fn () => $answer)";
         $fetch = static fn (string $sheet): string => "fx_rate('EUR', 'USD', fn () => $sheet)";
         return [
-            "shared_token_get('')", "shared_token_get(str_repeat('x', 201))", 'shared_token_info("a\nb")', "shared_token_get('none')", "shared_token_invalidate('', 'x')",
+            "shared_token_get('')", "shared_token_get(str_repeat('x', 201))", 'shared_token_info("a\nb")', "shared_token_get('none')", "shared_token_invalidate_all('')", 'shared_token_invalidate_all("a\nb")', 'sharedstate_entries(0)', 'sharedstate_entries(-5)', "shared_token_invalidate('', 'x')",
             ...array_map($token, ["['tll' => 1]", "[1]", "['ttl' => 0]", "['ttl' => 'long']", "['ttl' => 1e12]", "['margin' => -1]", "['margin' => 1e9]",
                 "['refresh_ratio' => 1]", "['refresh_ratio' => 0]", "['wait_ms' => -1]", "['store_down' => 'x']", "['store_down' => 1]", "['keep' => 'x']",
                 "['keep' => [1]]", "['keep' => ['Token']]", "['fingerprint' => 1.5]", "['fingerprint' => [new stdClass]]", "['rejected' => 5]", "['defer' => 1]"]),

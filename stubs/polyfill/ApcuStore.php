@@ -8,7 +8,7 @@ namespace SharedState\Polyfill;
 final class ApcuStore extends Store
 {
     /** Part of every key, so that another release does not read what this one wrote. */
-    private const FORMAT = 1;
+    private const FORMAT = 2;
     /** A process that was killed in the middle of a change holds the others up for at most so long. */
     private const LOCK_S = 1;
     private const PATIENCE_S = 2.5;
@@ -53,6 +53,32 @@ final class ApcuStore extends Store
                 apcu_delete("$at:lock");
             }
         }
+    }
+
+    public function keys(): iterable
+    {
+        // A lock has one ":" more, a counter begins otherwise.
+        $records = new \APCUIterator('/^' . preg_quote($this->prefix, '/') . '[ts]:[^:]*:[^:]*$/D', APC_ITER_KEY);
+        foreach ($records as $at => $_) {
+            yield Key::of(substr($at, \strlen($this->prefix)));
+        }
+    }
+
+    public function family(int $number, ?string $asking = null): ?string
+    {
+        $at = "{$this->prefix}family:$number";
+        $family = apcu_fetch($at);
+        if ($family === false && $asking !== null) {
+            // Another process may have been faster.
+            apcu_add($at, $asking);
+            $family = apcu_fetch($at);
+        }
+        return \is_string($family) ? $family : null;
+    }
+
+    public function tier(): string
+    {
+        return 'table';
     }
 
     public function count(string $counter): void

@@ -14,6 +14,8 @@ final class ArrayStore extends Store
     private array $records = [];
     /** @var array<string, int> */
     private array $counters = [];
+    /** @var list<string> */
+    private array $families = [];
 
     public function name(): string
     {
@@ -32,6 +34,26 @@ final class ArrayStore extends Store
             $this->records = array_filter($this->records, static fn (Record $it): bool => $it->served($now) !== null);
         }
         return $change($this->records[$key->text()] ??= new Record());
+    }
+
+    public function keys(): iterable
+    {
+        foreach (array_keys($this->records) as $text) {
+            yield Key::of($text);
+        }
+    }
+
+    public function family(int $number, ?string $asking = null): ?string
+    {
+        if ($asking !== null) {
+            $this->families[$number] ??= $asking;
+        }
+        return $this->families[$number] ?? null;
+    }
+
+    public function tier(): string
+    {
+        return 'memo';
     }
 
     public function count(string $counter): void

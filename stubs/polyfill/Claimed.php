@@ -20,9 +20,10 @@ final class Claimed
         return new self(entry: $entry);
     }
 
-    public static function lease(int $version): self
+    /** @param string $reason why it has to be minted */
+    public static function lease(int $version, string $reason): self
     {
-        return new self(version: $version);
+        return new self(version: $version, reason: $reason);
     }
 
     public static function backOff(float $wait, string $reason): self

@@ -7,6 +7,8 @@ namespace SharedState\Polyfill;
 /** A value with its version and the instants of its life, in Unix seconds. */
 final class Entry
 {
+    public const BY_NOBODY = ['host' => '', 'sapi' => '', 'script' => ''];
+
     /**
      * @param string|Holding $value of a token, or of a sheet
      * @param float $mintedAt taken before the callable runs: a slow issuer shortens the lifetime, never stretches it
@@ -23,7 +25,7 @@ final class Entry
         public readonly float $usableUntil,
         public readonly float $expiresAt,
         public readonly array $kept = [],
-        public readonly array $mintedBy = ['host' => '', 'sapi' => '', 'script' => ''],
+        public readonly array $mintedBy = self::BY_NOBODY,
     ) {
     }
 
@@ -35,8 +37,7 @@ final class Entry
     public static function token(int $version, #[\SensitiveParameter] string $token, float $mintedAt, float $lifetime, float $margin, float $ratio, array $kept): self
     {
         $usable = $lifetime - min($margin, $lifetime / 5);
-        $by = ['host' => (string) gethostname(), 'sapi' => PHP_SAPI, 'script' => (string) ($_SERVER['SCRIPT_FILENAME'] ?? '')];
-        return new self($version, $token, $mintedAt, $mintedAt + $usable * $ratio, $mintedAt + $usable, $mintedAt + $lifetime, $kept, $by);
+        return new self($version, $token, $mintedAt, $mintedAt + $usable * $ratio, $mintedAt + $usable, $mintedAt + $lifetime, $kept, self::byUs());
     }
 
     /** Due an interval after it was asked for, stale two after it was confirmed, gone $maxStale after it was asked for or $maxAge after its date. */
@@ -47,12 +48,22 @@ final class Entry
         if ($holding->sheet->asOf !== null) {
             $gone = min($gone, $holding->sheet->asOf + $settings->seconds('fx.max_age_s'));
         }
-        return new self($version, $holding, $confirmedAt, $askedAt + $interval, $confirmedAt + 2 * $interval, $gone);
+        return new self($version, $holding, $confirmedAt, $askedAt + $interval, $confirmedAt + 2 * $interval, $gone, [], self::byUs());
     }
 
     public function isServable(float $now): bool
     {
         return $now < (\is_string($this->value) ? $this->usableUntil : $this->expiresAt);
+    }
+
+    /** In the extension's words; a token is never stale. */
+    public function freshness(float $now): string
+    {
+        return match (true) {
+            !$this->isServable($now) => 'gone',
+            !$this->isDue($now) => 'fresh',
+            default => $this->isStale($now) ? 'stale' : 'refresh_due',
+        };
     }
 
     public function isDue(float $now): bool
@@ -75,6 +86,12 @@ final class Entry
     public function livedHalf(float $now): bool
     {
         return $now - $this->mintedAt >= ($this->usableUntil - $this->mintedAt) / 2;
+    }
+
+    /** @return array{host: string, sapi: string, script: string} */
+    private static function byUs(): array
+    {
+        return ['host' => (string) gethostname(), 'sapi' => PHP_SAPI, 'script' => (string) ($_SERVER['SCRIPT_FILENAME'] ?? '')];
     }
 
     /** @return array<string, mixed> never the token: var_dump() and print_r() of a trace end up in logs */

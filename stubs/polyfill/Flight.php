@@ -96,7 +96,7 @@ final class Flight
                 $store->change($this->key, static fn (Record $record) => $record->abandon(self::holder($right), $now));
                 throw $this->waited();
             }
-            $made = $this->mint($right, $claimed->version);
+            $made = $this->mint($right, $claimed->version, $claimed->reason);
             if ($made !== null) {
                 return $made;
             }
@@ -104,7 +104,7 @@ final class Flight
     }
 
     /** Null when what it brought was refused: look again. */
-    private function mint(string $right, int $version): ?Entry
+    private function mint(string $right, int $version, string $why): ?Entry
     {
         $text = $this->key->text();
         $from = microtime(true);
@@ -113,12 +113,13 @@ final class Flight
         $fiber = \Fiber::getCurrent() === null ? null : \WeakReference::create(\Fiber::getCurrent());
         self::$mine[$text] = ['right' => $right, 'fiber' => $fiber, 'key' => $this->key];
         $store = Store::current();
+        $this->key->isToken ?: Tally::add($this->key, 'called');
         try {
             $answer = ($this->make)(['name' => $this->key->name, 'version' => $version]);
             $entry = ($this->read)($answer, $version, $from);
             $this->mustFit(\strlen(serialize([$entry->value, $entry->kept])));
         } catch (Unusable $why) {
-            return $this->afterFailure($right, $why, $this->act() . ': ' . $why->getMessage());
+            return $this->afterFailure($right, $why, $why->getMessage());
         } catch (\Exception $thrown) {
             return $this->afterFailure($right, $thrown, self::named($thrown));
         } catch (\Error $bug) {
@@ -138,8 +139,7 @@ final class Flight
             return null;
         }
         $this->ended = 'made';
-        $store->count($this->key->isToken ? 'token_cache_misses' : 'fx_cache_misses');
-        $store->count($this->key->isToken ? 'token_mint_count' : 'fx_fetch_count');
+        Tally::add($this->key, $this->key->isToken ? "minted_$why" : 'minted');
         return $entry;
     }
 
@@ -149,11 +149,13 @@ final class Flight
         $reason = Text::redacted($sentence);
         $pause = $this->fail($right, $reason);
         $old = Store::current()->read($this->key)->served(microtime(true));
+        $unusable = $thrown instanceof Unusable;
         if ($old !== null && !($this->rejected !== null && $old->is($this->rejected))) {
-            Log::warn(($thrown instanceof Unusable ? '' : $this->act() . ' failed: ') . "$reason; the old value is served");
+            Log::warn($unusable ? $this->act() . ": $reason; the old value is served" : $this->act() . " failed, the old value is served: $reason");
             return $this->hit($old);
         }
-        throw $thrown instanceof Unusable ? new InvalidValue($sentence) : $this->failed($reason, $pause, $thrown);
+        Log::warn($unusable ? $this->act() . ": $reason" : $this->act() . " failed, and nothing is served: $reason");
+        throw $unusable ? new InvalidValue($this->act() . ": $sentence") : $this->failed($reason, $pause, $thrown);
     }
 
     private function fail(string $right, string $reason): float
@@ -161,7 +163,7 @@ final class Flight
         $this->ended = 'failed';
         $settings = Settings::current();
         $store = Store::current();
-        $store->count('mint_failures');
+        Tally::add($this->key, 'failed');
         $now = microtime(true);
         // With a sheet to serve an outage of its source must not cost it many times the usual calls.
         $hasSheet = !$this->key->isToken && $store->read($this->key)->served($now) !== null;
@@ -177,7 +179,7 @@ final class Flight
 
     private function hit(#[\SensitiveParameter] Entry $entry): Entry
     {
-        Store::current()->count($this->key->isToken ? 'token_cache_hits' : 'fx_cache_hits');
+        Tally::add($this->key, 'hits');
         return $entry;
     }
 
@@ -207,6 +209,12 @@ final class Flight
     private static function holder(string $right): string
     {
         return $right . ' ' . getmypid();
+    }
+
+    /** Of which process a holder is. */
+    public static function process(string $holder): int
+    {
+        return (int) substr((string) strrchr($holder, ' '), 1);
     }
 
     /** The class as people write it: an anonymous one carries its file behind a NUL. */

@@ -29,7 +29,7 @@ final class Guard
             throw self::refused('its date is more than a day ahead: check the clock of this host');
         }
         if ($held === null) {
-            return [new Holding($sheet), true, null];
+            return [new Holding($sheet, null, true), true, null];
         }
         $old = $held->sheet;
         $dated = $sheet->asOf !== null && $old->asOf !== null;
@@ -37,7 +37,7 @@ final class Guard
             throw self::refused('it is older than the sheet that is held');
         }
         if ((!$dated || $sheet->asOf === $old->asOf) && $sheet->base === $old->base && self::sameRates($sheet, $old)) {
-            return [new Holding($old), true, null];
+            return [new Holding($old, null, $held->unconfirmed), true, null];
         }
         $lacking = array_keys(array_diff_key($old->rates, $sheet->rates));
         if ($lacking !== [] && !$heldIsStale) {
@@ -55,7 +55,7 @@ final class Guard
         // What is not later says nothing new.
         $waiting = $held->quarantine;
         $later = $waiting === null || ($sheet->asOf ?? PHP_INT_MAX) >= ($waiting->asOf ?? 0);
-        return [new Holding($old, $later ? $sheet : $waiting), false, $why];
+        return [new Holding($old, $later ? $sheet : $waiting, $held->unconfirmed), false, $why];
     }
 
     /**

@@ -9,7 +9,7 @@ final class Key
 {
     private const MAX_NAME = 200;
 
-    private function __construct(public readonly bool $isToken, public readonly string $name, private readonly string $fingerprint)
+    private function __construct(public readonly bool $isToken, public readonly string $name, public readonly string $fingerprint)
     {
     }
 
@@ -31,6 +31,13 @@ final class Key
     public function text(): string
     {
         return ($this->isToken ? 't:' : 's:') . "$this->fingerprint:" . rawurlencode($this->name);
+    }
+
+    /** Back from its text. */
+    public static function of(string $text): self
+    {
+        [$kind, $fingerprint, $name] = explode(':', $text);
+        return new self($kind === 't', rawurldecode($name), $fingerprint);
     }
 
     /** The noun, for a sentence. */

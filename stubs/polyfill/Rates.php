@@ -185,8 +185,8 @@ final class Rates
         [$holding, $inForce, $why] = $guard->judge($holding, $sheet, $held?->isStale($from) ?? false, $from);
         if (!$inForce) {
             Log::warn("the callable's sheet: $why");
-            Store::current()->count('fx_quarantined');
         }
+        Tally::add($key, $inForce ? 'taken' : 'quarantined');
         // The old sheet stays, as old as it is.
         $entry = Entry::sheet($version, $holding, $inForce ? $from : (float) $held?->mintedAt, $from, $settings);
         if ($entry->expiresAt <= $from) {

@@ -17,9 +17,10 @@ final class Record
     private ?Entry $entry = null;
     /** No version below it is served or published. */
     private int $floor = 0;
-    /** The right to mint: of whom, for which version, until when. */
+    /** The right to mint: of whom, for which version, since and until when. */
     private string $holder = '';
     private int $leased = 0;
+    private float $leasedAt = 0.0;
     private float $leasedUntil = 0.0;
     /** Failed mints in a row, and when the next may be tried. */
     private int $failures = 0;
@@ -62,8 +63,9 @@ final class Record
         }
         $this->holder = $asker;
         $this->leased = $this->issue($now);
+        $this->leasedAt = $now;
         $this->leasedUntil = $now + $length;
-        return Claimed::lease($this->leased);
+        return Claimed::lease($this->leased, $this->why($rejected, $now));
     }
 
     /** Whether it is in force now: not when its right has run out, or somebody has invalidated it meanwhile. */
@@ -111,6 +113,18 @@ final class Record
         return $dropped;
     }
 
+    /** @return array{holder: string, since: float, until: float}|null of whom the right to mint is */
+    public function lease(float $now): ?array
+    {
+        return $now < $this->leasedUntil ? ['holder' => $this->holder, 'since' => $this->leasedAt, 'until' => $this->leasedUntil] : null;
+    }
+
+    /** @return array{until: float, failures: int, reason: string}|null while nobody may mint because the last mints failed */
+    public function backoff(float $now): ?array
+    {
+        return $now < $this->retryAt ? ['until' => $this->retryAt, 'failures' => $this->failures, 'reason' => $this->reason] : null;
+    }
+
     public function lingersUntil(float $now): float
     {
         return max($now + self::LINGERS, $this->entry?->expiresAt ?? 0.0);
@@ -134,6 +148,18 @@ final class Record
         $this->floor = $entry->version + 1;
         $this->rejectAt = $now + self::pause(1.0, ++$this->rejections);
         return true;
+    }
+
+    /** One of {@see Tally::REASONS}. */
+    private function why(#[\SensitiveParameter] ?string $rejected, float $now): string
+    {
+        return match (true) {
+            $rejected !== null => 'rejected',
+            $this->served($now) !== null => 'refresh',
+            $this->entry === null => 'cold',
+            $this->entry->version < $this->floor => 'rejected',
+            default => 'expired',
+        };
     }
 
     private function holds(string $holder, float $now): bool

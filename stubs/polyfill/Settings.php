@@ -47,7 +47,7 @@ final class Settings
         'fx.monthly_quota' => ['', 'text'],
         'fx.openexchangerates.app_id_file' => ['', 'path'],
         'fx.state_dir' => ['', 'nothing'],
-        'log' => ['', 'path'],
+        'log' => ['', 'sink'],
         'log_level' => ['warning', 'word', 'off', 'error', 'warning', 'info', 'debug'],
     ];
 
@@ -133,6 +133,9 @@ final class Settings
             case 'path':
                 $fits = $given === '' || ($given[0] === '/' && preg_match('/[[:cntrl:]]/', $given) === 0);
                 return $fits ? $given : throw $refuse('an absolute path, or empty');
+            case 'sink':
+                $fits = \in_array($given, ['', 'stderr', 'syslog'], true) || ($given[0] === '/' && preg_match('/[[:cntrl:]]/', $given) === 0);
+                return $fits ? $given : throw $refuse('an absolute path, stderr, syslog, or empty');
             case 'prefix':
                 $fits = $given !== '' && \strlen($given) <= 64 && preg_match('/[[:cntrl:]\s{}]/', $given) === 0;
                 return $fits ? $given : throw $refuse('1 to 64 bytes without spaces, braces and control characters');

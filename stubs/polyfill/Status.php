@@ -9,20 +9,26 @@ final class Status
 {
     /** Of the extension whose functions these are. */
     private const VERSION = '0.1.0';
-    private const COUNTERS = [
-        'token_cache_hits', 'token_cache_misses', 'token_mint_count', 'fx_cache_hits', 'fx_cache_misses', 'fx_fetch_count',
-        'mint_failures', 'wait_timeouts', 'fx_quarantined',
-    ];
 
     /** @return array<string, int|string|bool> */
     public static function all(): array
     {
         Settings::current();
         $store = Store::current();
-        $status = ['polyfill' => true, 'store' => $store->name()];
-        foreach (self::COUNTERS as $counter) {
-            $status[$counter] = $store->counted($counter);
-        }
-        return $status + ['version' => self::VERSION];
+        $mints = Tally::mints();
+        return [
+            'polyfill' => true,
+            'store' => $store->name(),
+            'token_cache_hits' => Tally::ofTokens('hits'),
+            'token_cache_misses' => $mints,
+            'token_mint_count' => $mints,
+            'fx_cache_hits' => Tally::ofRates('hits'),
+            'fx_cache_misses' => Tally::ofRates('minted'),
+            'fx_fetch_count' => Tally::ofRates('minted'),
+            'mint_failures' => Tally::ofTokens('failed') + Tally::ofRates('failed'),
+            'wait_timeouts' => $store->counted('wait_timeouts'),
+            'fx_quarantined' => Tally::ofRates('quarantined'),
+            'version' => self::VERSION,
+        ];
     }
 }

@@ -40,6 +40,15 @@ abstract class Store
      */
     abstract public function change(Key $key, #[\SensitiveParameter] \Closure $change): mixed;
 
+    /** @return iterable<Key> of all records, in no particular order; a look at them counts as no use */
+    abstract public function keys(): iterable;
+
+    /** Who has the place of that number among the families; `$asking`, if it was free. */
+    abstract public function family(int $number, ?string $asking = null): ?string;
+
+    /** What the extension calls memory of this kind. */
+    abstract public function tier(): string;
+
     abstract public function count(string $counter): void;
 
     abstract public function counted(string $counter): int;

@@ -29,6 +29,25 @@ final class Tokens
         return Store::current()->change($key, static fn (Record $record): bool => $record->invalidate($rejected, microtime(true)));
     }
 
+    /** @return array{dropped: int, since: null} this store forgets no change, so there is nothing to be unsure of */
+    public static function invalidateAll(?string $name): array
+    {
+        Settings::current();
+        if ($name !== null) {
+            Key::token($name, '', 1);
+        }
+        $store = Store::current();
+        // Counted before anything is changed: an iterator over what changes under it may meet a record twice.
+        $keys = [...$store->keys()];
+        $dropped = 0;
+        foreach ($keys as $key) {
+            if ($key->isToken && ($name === null || $key->name === $name)) {
+                $dropped += (int) $store->change($key, static fn (Record $record): bool => $record->invalidate(null, microtime(true)));
+            }
+        }
+        return ['dropped' => $dropped, 'since' => null];
+    }
+
     /**
      * @param array<array-key, mixed> $options
      * @return array<string, mixed>|null never the token
@@ -43,7 +62,7 @@ final class Tokens
         $now = microtime(true);
         return [
             'version' => $entry->version,
-            'freshness' => $entry->isServable($now) ? ($entry->isDue($now) ? 'refresh_due' : 'fresh') : 'gone',
+            'freshness' => $entry->freshness($now),
             'minted_at' => (int) floor($entry->mintedAt),
             'refresh_at' => (int) floor($entry->refreshAt),
             'usable_until' => (int) floor($entry->usableUntil),

@@ -8,6 +8,8 @@
 declare(strict_types=1);
 
 use SharedState\Polyfill\Call;
+use SharedState\Polyfill\Entries;
+use SharedState\Polyfill\Metrics;
 use SharedState\Polyfill\Rates;
 use SharedState\Polyfill\Status;
 use SharedState\Polyfill\Tokens;
@@ -20,6 +22,11 @@ function shared_token_get(string $name, ?callable $mint = null, #[\SensitivePara
 function shared_token_invalidate(string $name, #[\SensitiveParameter] ?string $rejected = null, #[\SensitiveParameter] array $options = []): bool
 {
     return Call::answer(static fn () => Tokens::invalidate($name, $rejected, $options));
+}
+
+function shared_token_invalidate_all(?string $name = null): array
+{
+    return Call::answer(static fn () => Tokens::invalidateAll($name));
 }
 
 function shared_token_info(string $name, #[\SensitiveParameter] array $options = []): ?array
@@ -60,4 +67,14 @@ function fx_refresh(?callable $fetch = null, array $options = []): array
 function sharedstate_status(bool $limited = false): array
 {
     return Call::answer(static fn () => Status::all());
+}
+
+function sharedstate_metrics(): string
+{
+    return Call::answer(static fn () => Metrics::text());
+}
+
+function sharedstate_entries(int $limit = 1000): array
+{
+    return Call::answer(static fn () => Entries::all($limit));
 }
