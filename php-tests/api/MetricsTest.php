@@ -113,14 +113,15 @@ final class MetricsTest extends TestCase
     public function test_hits_of_a_process_that_runs_on_arrive_within_about_a_second(): void
     {
         $file = "$this->folder/worker.php";
-        file_put_contents($file, '<?php ' . self::MINT . 'for ($i = 0; $i < 400; $i++) { shared_token_get("crm", $mint); shared_token_get("shop", $mint); usleep(10_000); if ($i === 250) { touch($argv[1]); } } exec("kill -9 " . getmypid());');
+        file_put_contents($file, '<?php ' . self::MINT . 'for ($i = 0; $i < 350; $i++) { shared_token_get("crm", $mint); shared_token_get("shop", $mint); usleep(10_000); if ($i === 250) { touch($argv[1]); } } exec("kill -9 " . getmypid());');
         $worker = "$this->folder/half";
         Cli::run([$file, $worker], ['sharedstate.host.dir' => $this->folder]);
         self::assertFileExists($worker);
         $lines = $this->metrics('');
         foreach (['crm', 'shop'] as $family) {
             $hits = array_sum(self::of($lines, 'sharedstate_token_cache_hits_total', "family=\"$family\""));
-            self::assertLessThan(399, $hits, 'killed: what it had not told is lost');
+            // It tells once a second, and died in the middle of one.
+            self::assertLessThan(349, $hits, 'killed: what it had not told is lost');
             self::assertGreaterThan(200, $hits, 'and no more than that');
         }
     }
