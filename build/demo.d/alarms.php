@@ -162,7 +162,7 @@ function chart(array $incidents, array $results): string
             $svg .= sprintf('<line x1="%d" x2="%d" y1="%s" y2="%3$s" stroke="#ddd"/><text x="%d" y="%s" text-anchor="end" fill="#555">%s</text>' . "\n",
                 $left, $left + $width, $y(10 ** $power), $left - 6, $y(10 ** $power) + 4, $power < 0 ? '0.1' : number_format(10 ** $power));
         }
-        $svg .= sprintf('<line x1="%d" x2="%d" y1="%s" y2="%3$s" stroke="#c00" stroke-dasharray="5 4"/><text x="%2$d" y="%4$s" text-anchor="end" fill="#c00">the alert: above %5$s</text>' . "\n",
+        $svg .= sprintf('<line x1="%d" x2="%d" y1="%s" y2="%3$s" stroke="#c00" stroke-dasharray="5 4"/><text x="%1$d" y="%4$s" fill="#c00">the alert: above %5$s</text>' . "\n",
             $left, $left + $width, $y($incident['limit']), $y($incident['limit']) - 5, $incident['limit']);
         for ($second = 0; $second <= $result['to']; $second += 15) {
             $svg .= sprintf('<text x="%s" y="%d" text-anchor="middle" fill="#555">%d:00</text>' . "\n", $x($second), $offset + $height + 16, $second / 15);
@@ -178,7 +178,7 @@ function chart(array $incidents, array $results): string
             $line = $offset + $height + 26 + 15 * $number;
             $svg .= sprintf('<rect x="%d" y="%d" width="%d" height="10" fill="#eee"/>', $left, $line, $width);
             foreach ($result['alerts'][$job]['any'] as $second) {
-                $svg .= sprintf('<rect x="%.1f" y="%d" width="%.1f" height="10" fill="#c00"/>', $x($second), $line, max(0, min($x($second + 1), $left + $width) - $x($second)));
+                $svg .= sprintf('<rect x="%.1f" y="%d" width="%.1f" height="10" fill="#c00"/>', $x($second), $line, max(0, min($x($second + 1) + 0.5, $left + $width) - $x($second)));
             }
             $svg .= sprintf('<text x="%d" y="%d" font-size="10" fill="#333">%s: %s</text>' . "\n", $left + 4, $line + 9, TITLES[$job],
                 $result['alerts'][$job]['any'] === [] ? 'nothing fires' : 'fires');
