@@ -74,7 +74,7 @@ WORKDIR /sharedstate
 ARG RUN=
 # As it is enabled here, and then suite by suite as the suites load it themselves. There is no earlier
 # version in here to deploy from; any other test that is skipped is a failure.
-RUN set -eu; php php-tests/smoke.php; \
+RUN set -eu; php -d sharedstate.host.dir="$(mktemp -d)" php-tests/smoke.php; \
     export SHAREDSTATE_SO="$(php -r 'echo ini_get("extension_dir");')/sharedstate.so"; \
     for suite in api fpm redis fault; do \
         phpunit -c php-tests/phpunit.xml --testsuite "$suite" --exclude-group deployment --fail-on-skipped; \
