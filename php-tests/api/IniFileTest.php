@@ -50,6 +50,6 @@ final class IniFileTest extends TestCase
     {
         file_put_contents("$this->folder/php.ini", str_replace('extension = sharedstate', 'extension = ' . Build::extension(), $text));
         return Cli::command([Build::php(), '-c', "$this->folder/php.ini", '-d', 'display_errors=stderr', '-r',
-            'echo shared_token_get("crm", fn () => "T", ["ttl" => 60]);'], ['PHP_INI_SCAN_DIR' => '']);
+            'echo shared_token_get("crm", fn () => "T", ["ttl" => 60]);'], ['PHP_INI_SCAN_DIR' => "$this->folder/none"]);
     }
 }

@@ -26,7 +26,7 @@ final class CountsTest extends TestCase
         self::assertSame(100, $lines['sharedstate_token_cache_hits_total{family="crm",tier="table"}'], 'the first of each request');
         self::assertSame(100 * (self::READS - 1), $lines['sharedstate_token_cache_hits_total{family="crm",tier="memo"}']);
         self::assertSame(1, $lines['sharedstate_token_mint_count_total{family="crm",reason="cold"}']);
-        self::assertSame(100 * self::READS, $this->status($host)['token_cache_hits']);
+        self::assertSame(100 * self::READS, $this->statusOf($host)['token_cache_hits']);
     }
 
     public function test_a_killed_worker_loses_the_hits_of_its_own_request_and_nothing_else(): void
