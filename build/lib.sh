@@ -91,11 +91,13 @@ need_valkey() {
 # The analyzer is one program of crates.io; PHPStan is only where Composer finds it. The last that this Rust builds.
 MAGO_NEEDED=1.29.0
 
+mago_is_built() { [ -x "$TARGET/mago/$MAGO_NEEDED/bin/mago" ]; }
+
 # need_mago: sets MAGO to the PHP analyzer that mago.toml is for, built once, below the target folder.
 need_mago() {
     local folder=$TARGET/mago
     MAGO=$folder/$MAGO_NEEDED/bin/mago
-    [ ! -x "$MAGO" ] || return 0
+    ! mago_is_built || return 0
     say "building the PHP analyzer (once; about two minutes)"
     # A quick build rather than a quick program: it runs for half a second.
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=0 \
