@@ -164,6 +164,18 @@ final class CtlTest extends TestCase
         self::assertStringNotContainsString(' untyped', $text);
     }
 
+    /** The folder may be another user's, who puts a link to a file of root's in the place of the new one. */
+    public function test_the_file_of_metrics_is_readable_by_all_without_a_chmod_of_its_name(): void
+    {
+        $this->mintHere();
+        $file = "$this->folder/sharedstate.prom";
+        $php = Ctl::command(['metrics', $file], ['host.dir' => $this->folder]);
+        array_splice($php, 1, 0, ['-d', 'disable_functions=chmod']);
+        $result = Cli::command(['sh', '-c', 'umask 077; exec "$0" "$@"', ...$php]);
+        self::assertSame([0, ''], [$result->status, $result->errors]);
+        self::assertSame(0644, fileperms($file) & 0777);
+    }
+
     public function test_a_file_that_nobody_would_read_or_that_cannot_be_written_is_refused(): void
     {
         $this->mintHere();
