@@ -14,6 +14,7 @@ use log::Level;
 use time::OffsetDateTime;
 
 use crate::clock::{Moment, WallTime};
+use crate::process;
 
 /// `sharedstate.log`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Sink {
         }
     }
 
-    /// One write for one line; waits for nobody but a full pipe. `Unsupported` for [`Sink::Php`].
+    /// One write for one line; waits for nobody. `Unsupported` for [`Sink::Php`].
     pub fn write(&self, level: Level, message: &str, wall: WallTime) -> io::Result<()> {
         let text = line(level, message);
         match self {
@@ -49,6 +50,11 @@ impl Sink {
             Self::Stderr => {
                 // A descriptor of our own: the library's lock may be held for ever in a forked child.
                 let mut stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+                // Its reader may have stopped, and who mints must not stop with it. A pipe that
+                // takes anything takes a line.
+                if !process::takes_bytes(stderr.as_fd()) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 stderr.write_all(format!("{} {text}\n", timestamp(wall)).as_bytes())
             }
             Self::Syslog => to_syslog(Path::new("/dev/log"), level, &text),
@@ -95,7 +101,7 @@ pub fn line(level: Level, message: &str) -> String {
     };
     let mut line = format!("sharedstate[{}]: {level}: ", std::process::id());
     for c in message.chars() {
-        if c.is_control() {
+        if c.is_control() || reorders(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -106,6 +112,11 @@ pub fn line(level: Level, message: &str) -> String {
         line.push('…');
     }
     line
+}
+
+/// What breaks or reorders a line on the screen, and is no control character to Unicode.
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn timestamp(wall: WallTime) -> String {
@@ -209,8 +220,9 @@ mod tests {
 
     #[test]
     fn whatever_a_message_holds_it_stays_one_line_of_bounded_length() {
-        let told = line(Level::Warn, "one\ntwo\r\u{1b}[31m\u{85}ünï");
-        assert!(told.ends_with("]: warning: one\\ntwo\\r\\u{1b}[31m\\u{85}ünï"), "{told}");
+        let told = line(Level::Warn, "one\ntwo\r\u{1b}[31m\u{85}\u{202e}\u{2028}ünï");
+        let wanted = "]: warning: one\\ntwo\\r\\u{1b}[31m\\u{85}\\u{202e}\\u{2028}ünï";
+        assert!(told.ends_with(wanted), "{told}");
         let long = line(Level::Error, &"ü".repeat(5_000));
         assert!(long.len() <= LONGEST && long.ends_with('…'), "{}", long.len());
     }

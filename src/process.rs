@@ -6,6 +6,7 @@
 //! generation costs one load; `getpid()` is a system call.
 #![cfg_attr(any(feature = "host", feature = "redis", feature = "http"), allow(unsafe_code))]
 
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Written by the `pthread_atfork` child handler only, while the child has one thread.
@@ -15,6 +16,16 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 #[inline]
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
+}
+
+/// Whether a write of a line would go on at once. Who asks is alone with it for no longer than that:
+/// another writer may be faster, and then a write waits after all.
+#[allow(unsafe_code)]
+pub fn takes_bytes(fd: BorrowedFd<'_>) -> bool {
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one `pollfd`, which lives until the call returns; the borrow keeps the descriptor open.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready == 1 && asked.revents & libc::POLLOUT != 0
 }
 
 #[cfg(any(feature = "host", feature = "redis"))]
@@ -137,5 +148,24 @@ mod signals {
             // SAFETY: `self.0` is the mask `hold` read.
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_takes_nothing_more_when_it_is_full() {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        assert!(takes_bytes(writer.as_fd()));
+        while takes_bytes(writer.as_fd()) {
+            writer.write_all(&[0; 4096]).unwrap();
+        }
+        reader.read_exact(&mut [0; 8192]).unwrap();
+        assert!(takes_bytes(writer.as_fd()));
     }
 }

@@ -94,7 +94,8 @@ namespace {
 
     /**
      * Drop every token everywhere, or all of one name, whatever their fingerprints: those that this host
-     * has, and those that Redis' change log names. Mints in flight are refused and made again. Rates stay.
+     * has, and those that Redis' change log names. Of those, mints in flight are refused and made again;
+     * not the first mint ever of a name, begun on another host: call again after `token.max_mint_ms`. Rates stay.
      *
      * @return array{dropped: int, since: int|null} how many tokens there were; and where the change log is
      *         so long that it was cut, from when on it is whole (Unix seconds): a token from before that

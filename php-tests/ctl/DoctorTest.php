@@ -288,7 +288,7 @@ final class DoctorTest extends TestCase
             self::markTestSkipped('everything here is in memory');
         }
         $folder = "$disk/doctor-" . bin2hex(random_bytes(4));
-        mkdir($folder);
+        mkdir($folder, recursive: true);
         try {
             $this->assertFound('warn', 'and not in memory', $this->doctor(['host.dir' => $folder]));
         } finally {

@@ -218,33 +218,34 @@ impl Engine {
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
-        self.tell(&ticket, &outcome);
+        let news = self.count_mint(&ticket, &outcome);
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
         }
-        self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome))
+        let step = self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome));
+        // Told when others have it: a log may take its time.
+        log::info!("{news}");
+        step
     }
 
-    /// Count the mint of a token, and say what came of any.
-    fn tell(&self, ticket: &Ticket, outcome: &Outcome) {
+    /// Count the mint of a token; what came of any, in words.
+    fn count_mint(&self, ticket: &Ticket, outcome: &Outcome) -> String {
         let (tally, name) = (self.host.tally(), ticket.key.name());
         let took = ticket.minted_from.until(self.host.now());
         let (what, why) = (ticket.key.shown(), MintReason::LABELS[ticket.reason as usize]);
+        let counted = ticket.key.kind() == Kind::Token;
         match outcome {
-            Outcome::Minted { .. } => log::info!("{what} was minted in {took:?}: {why}"),
-            Outcome::Failed { reason, .. } => log::info!("{what} was not minted: {reason}"),
-            Outcome::Abandoned => log::info!("the request that minted {what} ended before it had"),
-        }
-        if ticket.key.kind() != Kind::Token {
-            return;
-        }
-        match outcome {
-            Outcome::Minted { timing, .. } => {
+            Outcome::Minted { timing, .. } if counted => {
                 let lifetime = timing.minted_at.until(timing.refresh_at);
                 tally.minted(name, ticket.reason, lifetime, took);
             }
-            Outcome::Failed { .. } => tally.mint_failed(name, took),
-            Outcome::Abandoned => {}
+            Outcome::Failed { .. } if counted => tally.mint_failed(name, took),
+            _ => {}
+        }
+        match outcome {
+            Outcome::Minted { .. } => format!("{what} was minted in {took:?}: {why}"),
+            Outcome::Failed { reason, .. } => format!("{what} was not minted: {reason}"),
+            Outcome::Abandoned => format!("the request that minted {what} ended before it had"),
         }
     }
 
