@@ -16,7 +16,10 @@ final class NoTokenAnywhereTest extends TestCase
     /** @group extension */
     public function test_a_token_in_redis_is_in_none_of_them_either(): void
     {
-        $this->assertNoTokenAnywhere(['redis.dsn' => $this->redis()->dsn()]);
+        $redis = $this->redis('--requirepass', 'SECRET.PASSWORD');
+        $this->assertNoTokenAnywhere(['redis.dsn' => $redis->dsn(), 'redis.password' => 'SECRET.PASSWORD']);
+        // Refused, and told of.
+        $this->assertNoTokenAnywhere(['redis.dsn' => $redis->dsn(), 'redis.password' => 'SECRET.PASSWORD.of.yesterday']);
     }
 
     /** @param array<string, string> $settings */
@@ -43,9 +46,13 @@ final class NoTokenAnywhereTest extends TestCase
             $note(static fn () => shared_token_get('torn', static fn () => "$token\n", ['ttl' => 60]));
             $note(static fn () => shared_token_get('late', static fn () => ['access_token' => $token, 'expires_in' => 'soon']));
             shared_token_get('kept', static fn () => ['access_token' => $token, 'expires_in' => 3600, 'instance_url' => 'https://x'], ['keep' => ['instance_url']]);
+            $fetch = ['fetch' => static fn () => ['base' => 'EUR', 'rates' => ['USD' => '1.1']]];
             ob_start();
             phpinfo(INFO_MODULES);
-            return [count($said), implode("\n", $said) . print_r(shared_token_info('kept'), true) . print_r(sharedstate_status(), true) . sharedstate_metrics() . print_r(sharedstate_entries(), true) . ob_get_clean()];
+            var_dump(shared_token_info('kept'), sharedstate_status(), sharedstate_metrics(), sharedstate_entries(),
+                fx_rate_info('EUR', 'USD', $fetch), fx_quote('1', 'EUR', 'USD', $fetch), fx_refresh(null, $fetch));
+            $note(static fn () => var_dump(shared_token_invalidate_all()));
+            return [count($said), implode("\n", $said) . ob_get_clean()];
             PHP, $ini);
         self::assertGreaterThan(10, $printed[0], 'the provocations provoked');
         self::assertStringContainsString('instance_url', $printed[1]);
@@ -53,6 +60,6 @@ final class NoTokenAnywhereTest extends TestCase
         // The polyfill knows warnings only.
         $finest = Build::polyfill() === null ? 'info: token "crm" was minted' : 'warning: minting token "big"';
         self::assertStringContainsString($finest, file_get_contents($log), 'the log is as fine as it gets');
-        self::assertStringNotContainsString('SECRET.TOKEN', file_get_contents($log));
+        self::assertStringNotContainsString('SECRET.', file_get_contents($log));
     }
 }
