@@ -24,7 +24,7 @@ final class LogTest extends TestCase
         self::assertSame(json_decode(substr(strrchr($result->output, "\n"), 1), true)['result'], (int) $found[1]);
     }
 
-    public function sinks(): array
+    public static function sinks(): array
     {
         return ["PHP's log" => [''], 'standard error' => ['stderr'], 'a file' => ['file']];
     }

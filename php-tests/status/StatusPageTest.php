@@ -108,7 +108,7 @@ final class StatusPageTest extends TestCase
         self::assertSame($allowed ? 200 : 403, $response->status, $response->describe());
     }
 
-    public function addresses(): array
+    public static function addresses(): array
     {
         return [
             'an address' => ['127.0.0.1', '127.0.0.1', true],
