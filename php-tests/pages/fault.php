@@ -2,7 +2,7 @@
 
 /**
  * ?name=…[&ms=50][&ttl=4]: one shared_token_get whose token can be judged from outside. It says for which name it
- * was minted and until when it is good, by a clock that no test falsifies.
+ * was minted, until when it is good, by a clock that no test falsifies, and with which fencing version.
  */
 
 declare(strict_types=1);
@@ -16,9 +16,9 @@ function uptime(): float
 }
 
 answer(static function (): array {
-    $token = shared_token_get($_GET['name'], static function (): array {
+    $token = shared_token_get($_GET['name'], static function (array $for): array {
         $ttl = (float) ($_GET['ttl'] ?? 4);
-        $token = sprintf('%s/%s/%.2f', $_GET['name'], bin2hex(random_bytes(8)), uptime() + $ttl);
+        $token = sprintf('%s/%s/%.2f/%d', $_GET['name'], bin2hex(random_bytes(8)), uptime() + $ttl, $for['version']);
         note('start', $_GET['name']);
         note('minted', $token);
         usleep((int) ($_GET['ms'] ?? 50) * 1000);

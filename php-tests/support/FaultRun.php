@@ -156,7 +156,8 @@ final class FaultRun
     {
         $minted = array_column($this->mints->events('minted'), 'name', 'name');
         $wrong = [];
-        /** @var array<string, list<array{float, float}>> per host and name: when the answer was there, and its expiry */
+        // By version: of two mints at once, one of them made without Redis, the later one need not be the newer.
+        /** @var array<string, list<array{float, float, int, string}>> per host and name: when it was asked and answered, and the version */
         $served = [];
         foreach ($this->responses as $response) {
             $said = $response->json();
@@ -164,29 +165,29 @@ final class FaultRun
                 continue;
             }
             $token = $said['token'];
-            [$name, , $expires] = explode('/', $token) + ['', '', '0'];
+            [$name, , $expires, $version] = explode('/', $token) + ['', '', '0', '0'];
             if (!isset($minted[$token])) {
                 $wrong[] = "never minted: $token";
             }
             if ($said['uptime'] >= (float) $expires) {
                 $wrong[] = "expired: $token at {$said['uptime']}";
             }
-            $served["{$said['host']} $name"][] = [$response->started, $response->started + $response->elapsed, (float) $expires, $token];
+            $served["{$said['host']} $name"][] = [$response->started, $response->started + $response->elapsed, (int) $version, $token];
         }
         foreach ($served as $of => $answers) {
             // Older than one that had been answered before this was asked for.
             usort($answers, static fn (array $a, array $b): int => $a[1] <=> $b[1]);
             $seen = [];
-            foreach ($answers as [$started, $ended, $expires, $token]) {
+            foreach ($answers as [$started, $ended, $version, $token]) {
                 foreach (array_reverse($seen) as [$before, $newest]) {
                     if ($before < $started) {
-                        if ($newest > $expires) {
+                        if ($newest > $version) {
                             $wrong[] = "older than one served before on $of: $token";
                         }
                         break;
                     }
                 }
-                $seen[] = [$ended, max($expires, $seen === [] ? 0.0 : end($seen)[1])];
+                $seen[] = [$ended, max($version, $seen === [] ? 0 : end($seen)[1])];
             }
         }
         return $wrong;
