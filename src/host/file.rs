@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::layout::{LAYOUT, MAGIC, Sizes};
 use super::map::Map;
 use super::sys::{self, LockKind};
-use crate::clock::{Timeline, system};
+use crate::clock::system;
 
 /// Where a table lives.
 #[derive(Clone, Debug)]
@@ -252,7 +252,7 @@ fn write_table(file: &File, sizes: Sizes) -> io::Result<()> {
     for (word, half) in header.boot.iter().zip(boot_id()) {
         word.store(half, Relaxed);
     }
-    header.timeline.store(Timeline::first(system::reading()).word(), Relaxed);
+    header.seed.store(getrandom::u64().unwrap_or(0), Relaxed);
     header.magic.store(MAGIC, Relaxed);
     Ok(())
 }

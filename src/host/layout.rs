@@ -14,11 +14,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::entry::Key;
+use crate::clock::Timeline;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
 /// by side never share a table.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 pub const MAGIC: u64 = u64::from_be_bytes(*b"SHSTATE\n");
 
 pub const PAGE: usize = 4096;
@@ -44,8 +44,10 @@ pub struct Header {
     /// Bytes the file may occupy.
     pub memory: AtomicU64,
     pub boot: [AtomicU64; 2],
-    /// [`crate::clock::Timeline`]; any process, by compare-and-set.
-    pub timeline: AtomicU64,
+    /// Of the hash that finds a key's place: without it nobody can choose names that crowd one bucket.
+    pub seed: AtomicU64,
+    /// Where the host timeline is; any process.
+    pub timeline: Timeline,
     /// Highest version issued here; any process, by fetch-max.
     pub issued: AtomicU64,
     /// Failures in a row (high 16 bits) and the moment until which nobody asks; by compare-and-set.
@@ -54,7 +56,7 @@ pub struct Header {
     pub leader: AtomicU64,
     /// Everything in the table was the newest at this moment; by fetch-max, see `crate::leader`.
     pub heartbeat: AtomicU64,
-    _reserved: [AtomicU64; 20],
+    _reserved: [AtomicU64; 37],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
@@ -74,8 +76,8 @@ pub struct Slot {
     pub floor: AtomicU64,
     /// Highest version heard of. Anybody, fetch-max, no lock.
     pub newest: AtomicU64,
-    /// When the current record was last known to be the newest: sequence (low 24 bits of it, in the
-    /// high bits) and moment (40 bits), so that it never vouches for another record.
+    /// When the current record was last known to be the newest: sequence (low 21 bits of it, in the
+    /// high bits) and moment (43 bits), so that it never vouches for another record.
     pub confirmed: AtomicU64,
     /// Nobody re-validates before this moment. Anybody, compare-and-set.
     pub next_check: AtomicU64,
@@ -212,8 +214,9 @@ pub struct Tag(pub u64);
 impl Tag {
     const SEQUENCE: u64 = 0xffff;
 
-    pub fn of(key: &Key) -> u64 {
-        (key.hash() & !Self::SEQUENCE).max(Self::SEQUENCE + 1)
+    /// Of the key with this hash.
+    pub fn of(hash: u64) -> u64 {
+        (hash & !Self::SEQUENCE).max(Self::SEQUENCE + 1)
     }
 
     pub fn hash(self) -> u64 {

@@ -31,7 +31,7 @@ use parking_lot::RwLock;
 use self::breaker::Breaker;
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{RightWord, Slot, State, Tag};
+use self::layout::{RightWord, Slot, State};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::Table;
@@ -47,7 +47,7 @@ use crate::store::{
     Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
 
-/// How often a process looks whether its table still has a name and the clocks still agree.
+/// How often a process looks whether its table still has a name.
 const LOOK_AROUND_MS: i64 = 1000;
 
 /// This process's view of its host's table. Remaps when the file is replaced under it.
@@ -82,11 +82,6 @@ impl Watch {
         // The floor first: an eviction moves the state before it clears the floor.
         words.floor.load(Acquire) <= self.version.0 && words.state.load(Acquire) == self.seen.0
     }
-
-    #[inline]
-    pub fn now(&self) -> Moment {
-        self.table.now()
-    }
 }
 
 impl HostTable {
@@ -100,14 +95,15 @@ impl HostTable {
         Ok(Self { place, sizes, seal, table: opened, looked_around })
     }
 
-    /// The pure hit: one search, one copy, no record taken apart. `trusted` says until when an entry
-    /// with these deadlines, confirmed at that moment, may be served; `take` gets its value.
+    /// The pure hit: one search, one copy, no record taken apart. `trusted` says for how long an entry
+    /// with these deadlines, confirmed at the first moment, may be served from the second on; `take`
+    /// gets its value.
     pub fn hit<R>(
         &self,
         key: &Key,
-        trusted: impl FnOnce(&Timing, Moment) -> Option<Moment>,
+        trusted: impl FnOnce(&Timing, Moment, Moment) -> Option<Duration>,
         take: impl FnOnce(&[u8]) -> R,
-    ) -> Option<(R, Watch, Moment)> {
+    ) -> Option<(R, Watch, Duration)> {
         let table = self.table();
         let slot = table.find(key)?;
         let words = table.map.slot(slot);
@@ -119,10 +115,11 @@ impl HostTable {
             let version = codec::version(&copied);
             let synced = (!codec::unsynced(&copied)).then_some(version);
             let confirmed_at = table.confirmed_at(slot, seen, synced);
-            let until = trusted(&codec::timing(&copied)?, confirmed_at)?;
+            // The clocks are read here, when nothing but handing over is left to do.
+            let span = trusted(&codec::timing(&copied)?, confirmed_at, table.now())?;
             let watch = Watch { slot, seen, version, table: table.clone() };
             touch(words);
-            watch.holds().then(|| (take(&value), watch, until))
+            watch.holds().then(|| (take(&value), watch, span))
         });
         SCRATCH.set(copied);
         found.flatten()
@@ -175,7 +172,6 @@ impl HostTable {
 
     fn remap_if_unlinked(&self) {
         let (table, serial) = self.current();
-        table.observe();
         if table.still_named() {
             return;
         }
@@ -383,7 +379,7 @@ impl Host for HostTable {
                 return Ok(Boarding::Taken { bell, since });
             };
             let right = Right { place: u64::from(serial) << 32 | slot as u64, generation };
-            if !table.holds(slot, Tag::of(key)) {
+            if !table.holds(slot, table.tag_of(key)) {
                 self.leave(key, &right);
                 continue;
             }

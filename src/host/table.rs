@@ -23,7 +23,9 @@ use super::map::Map;
 use super::publish::{Word as _, copy, publish};
 use super::rights::{Rights, Space};
 use super::sys;
-use crate::clock::{Moment, Timeline, system};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::clock::{Moment, system};
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
 use crate::seal::Seal;
@@ -42,18 +44,16 @@ pub struct Table {
     pub rights: Rights,
     /// What all values in it are sealed with.
     pub seal: Option<Arc<Seal>>,
+    seed: u64,
 }
 
 impl Table {
     pub fn open(place: &Place, wanted: Sizes, seal: Option<Arc<Seal>>) -> Result<Self, String> {
         let (file, map) = file::open(place, wanted)?;
-        let table = Self {
-            place: place.clone(),
-            map,
-            rights: Rights::new(file).map_err(|error| error.to_string())?,
-            seal,
-        };
-        table.observe();
+        let seed = map.header().seed.load(Relaxed);
+        let rights = Rights::new(file).map_err(|error| error.to_string())?;
+        let table = Self { place: place.clone(), map, rights, seal, seed };
+        table.now();
         Ok(table)
     }
 
@@ -70,33 +70,28 @@ impl Table {
         self.rights.file().and_then(File::metadata).map_or(0, |meta| meta.blocks() * 512)
     }
 
+    /// By a look at both clocks: whoever asks has taken in whatever they jumped.
     #[inline]
     pub fn now(&self) -> Moment {
-        Timeline::from_word(self.header().timeline.load(Relaxed)).moment(system::monotonic())
-    }
-
-    /// Fold a clock that has jumped into the host timeline.
-    pub fn observe(&self) {
-        let word = &self.header().timeline;
-        let seen = word.load(Relaxed);
-        if let Some(after) = Timeline::from_word(seen).after(system::reading())
-            && word.swing(seen, after.word())
-        {
+        let (now, jump) = system::now_on(&self.header().timeline);
+        if jump.is_some() {
             self.count(Counter::ClockJumps, 1);
-            log::info!("the machine slept, or its clock was stepped: deadlines have come nearer");
         }
+        now
     }
 
     /// Time does not run backwards when the table is replaced.
     pub fn continue_timeline_of(&self, former: &Self) {
-        let word = &self.header().timeline;
-        let skew = former.header().timeline.load(Relaxed) & 0xffff_ffff;
-        loop {
-            let seen = word.load(Relaxed);
-            if seen & 0xffff_ffff >= skew || word.swing(seen, seen >> 32 << 32 | skew) {
-                return;
-            }
-        }
+        self.header().timeline.go_on_from(&former.header().timeline);
+    }
+
+    pub(super) fn hash(&self, key: &Key) -> u64 {
+        xxh3_64_with_seed(key.bytes(), self.seed)
+    }
+
+    /// What [`Tag::hash`] says of the key's slot.
+    pub fn tag_of(&self, key: &Key) -> u64 {
+        Tag::of(self.hash(key))
     }
 
     /// Where an eviction of the key with this [`Tag::of`] is noted.
@@ -106,7 +101,7 @@ impl Table {
 
     /// Whether a usable entry of the key had to make room, and it has had none since.
     pub fn was_evicted(&self, key: &Key) -> bool {
-        let tag = Tag::of(key);
+        let tag = self.tag_of(key);
         self.eviction(tag).load(Relaxed) == tag
     }
 
@@ -116,9 +111,10 @@ impl Table {
     }
 
     pub fn find(&self, key: &Key) -> Option<usize> {
-        let bucket = self.bucket_of(key);
+        let hash = self.hash(key);
+        let bucket = self.bucket(hash);
         let tags = &self.map.bucket(bucket).tags;
-        let wanted = Tag::of(key);
+        let wanted = Tag::of(hash);
         let way = tags.iter().position(|tag| Tag(tag.load(Acquire)).hash() == wanted)?;
         Some(bucket * WAYS + way)
     }
@@ -229,7 +225,7 @@ impl Table {
         insert: bool,
         mut change: impl FnMut(&mut Record, &mut Version) -> R,
     ) -> Result<Option<R>, StoreError> {
-        let bucket = self.bucket_of(key);
+        let bucket = self.bucket(self.hash(key));
         let give_up = system::monotonic().plus(WRITE_WAIT);
         loop {
             let edited = match Tenure::begin(self, bucket).map_err(refused)? {
@@ -274,8 +270,8 @@ impl Table {
         Moment::from_millis(if heard { asked.max(heartbeat) } else { asked })
     }
 
-    pub fn bucket_of(&self, key: &Key) -> usize {
-        ((key.hash() >> 32) as usize) % self.map.sizes().buckets()
+    pub(super) fn bucket(&self, hash: u64) -> usize {
+        ((hash >> 32) as usize) % self.map.sizes().buckets()
     }
 
     /// Whether the slot belongs to the key with this [`Tag::hash`]; 0 asks whether it is free.
@@ -309,10 +305,11 @@ impl Table {
     }
 }
 
-const CONFIRMED_MS: i64 = (1 << 40) - 1;
+/// Until the year 2248.
+const CONFIRMED_MS: i64 = (1 << 43) - 1;
 
 fn sequence_tag(state: State) -> u64 {
-    (state.0 >> 3) << 40
+    (state.0 >> 3) << 43
 }
 
 fn refused(error: io::Error) -> StoreError {
@@ -445,7 +442,8 @@ impl<'a> Tenure<'a> {
             return Ok(Edited::Lost);
         }
         if let Some(entry) = &record.entry {
-            let (tag, evicted) = (Tag::of(key), self.table.eviction(Tag::of(key)));
+            let tag = self.table.tag_of(key);
+            let evicted = self.table.eviction(tag);
             if evicted.load(Relaxed) == tag {
                 evicted.swing(tag, 0);
             }
@@ -576,7 +574,7 @@ impl<'a> Tenure<'a> {
             && words.state.swing(state.0, state.then(None).0)
             && tag.swing(tagged, free.0)
             && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
-            && tag.swing(free.0, free.then(Tag::of(key)).0);
+            && tag.swing(free.0, free.then(self.table.tag_of(key)).0);
         if emptied {
             words.used.store((system::monotonic().as_millis() / 1000) as u64, Relaxed);
         }

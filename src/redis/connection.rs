@@ -15,7 +15,7 @@ use socket2::SockAddr;
 use super::config::{Endpoint, Login, RedisConfig, Topology};
 use super::socket::{Socket, Transport};
 use super::tls::Secured;
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::resolve::Resolver;
 use crate::store::StoreError;
 
@@ -32,7 +32,7 @@ pub struct Connection {
 
 impl Connection {
     /// All requests from now on end by `deadline`.
-    pub fn set_deadline(&mut self, deadline: Moment) {
+    pub fn set_deadline(&mut self, deadline: Uptime) {
         self.transport.set_deadline(deadline);
     }
 
@@ -150,7 +150,7 @@ impl Connector {
         endpoint: &Endpoint,
         login: &Login,
         role: Role,
-        deadline: Moment,
+        deadline: Uptime,
     ) -> Result<Connection, StoreError> {
         if role != Role::Sentinel {
             *self.last.lock() = Some(endpoint.clone());
@@ -172,7 +172,7 @@ impl Connector {
     fn connect(
         &self,
         endpoint: &Endpoint,
-        deadline: Moment,
+        deadline: Uptime,
     ) -> Result<(Box<dyn Transport>, SockAddr), StoreError> {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
@@ -214,7 +214,7 @@ impl Connector {
     }
 
     /// Whether the name of its endpoint still leads to where `connection` does.
-    pub fn still_named(&self, connection: &Connection, deadline: Moment) -> bool {
+    pub fn still_named(&self, connection: &Connection, deadline: Uptime) -> bool {
         let (Endpoint::Tcp { host, port }, Some(address)) =
             (&connection.endpoint, &connection.address)
         else {

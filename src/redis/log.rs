@@ -14,7 +14,7 @@ use super::connection::{Connection, Connector};
 use super::pool::misled;
 use super::scripts::{self, Fields, Reading};
 use super::{RedisConfig, RedisStore};
-use crate::clock::{Moment, system};
+use crate::clock::{Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
@@ -41,11 +41,11 @@ pub struct RedisLog {
 struct Kept {
     connection: Connection,
     /// When it was last certain that it leads to the right server.
-    right_at: Moment,
+    right_at: Uptime,
     /// Whether the log's last position was read on it.
     positioned: bool,
     /// When its name was last resolved.
-    named_at: Moment,
+    named_at: Uptime,
 }
 
 /// How often it is made sure that this is still the server to follow: a former master goes on answering.
@@ -113,7 +113,7 @@ impl RedisLog {
     }
 
     /// `kept`, unless it leads to the wrong server by now. `Err`: it is of no use any more.
-    fn looked_at(&self, mut kept: Kept, by: Moment) -> Result<Option<Kept>, StoreError> {
+    fn looked_at(&self, mut kept: Kept, by: Uptime) -> Result<Option<Kept>, StoreError> {
         let (connection, now) = (&mut kept.connection, system::monotonic());
         if kept.right_at.until(now) >= LOOK_AGAIN {
             connection.set_deadline(by);

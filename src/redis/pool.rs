@@ -11,7 +11,7 @@ use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
 use super::connection::{Connection, Connector};
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
@@ -31,7 +31,7 @@ struct State {
 
 struct Idle {
     connection: Connection,
-    since: Moment,
+    since: Uptime,
 }
 
 /// One of the pool's places, in use.
@@ -107,7 +107,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, end: Moment) -> Result<(Place<'_>, Option<Connection>), StoreError> {
+    fn take(&self, end: Uptime) -> Result<(Place<'_>, Option<Connection>), StoreError> {
         let max = self.connector.config().pool_max.max(1);
         let mut state = self.state.lock();
         while state.in_use >= max {

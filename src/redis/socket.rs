@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket as Descriptor, TcpKeepalive, Type};
 
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::process::Own;
 
 /// What a connection speaks through: a [`Socket`], or TLS over one.
 pub trait Transport: Read + Write + Send {
     /// All reading and writing from now on ends by `deadline`.
-    fn set_deadline(&mut self, deadline: Moment);
+    fn set_deadline(&mut self, deadline: Uptime);
 }
 
 pub struct Socket {
     descriptor: Own<Descriptor>,
-    deadline: Moment,
+    deadline: Uptime,
 }
 
 impl Socket {
     /// Blocks until `deadline` at the latest.
-    pub fn connect(address: &SockAddr, deadline: Moment) -> io::Result<Self> {
+    pub fn connect(address: &SockAddr, deadline: Uptime) -> io::Result<Self> {
         // Close-on-exec from birth: `Descriptor::new` asks for SOCK_CLOEXEC.
         let descriptor = Descriptor::new(address.domain(), Type::STREAM, None)?;
         if address.domain() != Domain::UNIX {
@@ -58,7 +58,7 @@ impl Socket {
 }
 
 /// What remains, at least a millisecond (zero would mean "for ever" to the kernel).
-fn left(deadline: Moment) -> io::Result<Duration> {
+fn left(deadline: Uptime) -> io::Result<Duration> {
     let left = system::monotonic().until(deadline);
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
@@ -102,7 +102,7 @@ impl Write for Socket {
 }
 
 impl Transport for Socket {
-    fn set_deadline(&mut self, deadline: Moment) {
+    fn set_deadline(&mut self, deadline: Uptime) {
         self.deadline = deadline;
     }
 }

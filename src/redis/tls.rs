@@ -21,7 +21,7 @@ use rustls::{AlertDescription as Alert, ClientConfig, Error, RootCertStore, Stre
 
 use super::config::Tls;
 use super::socket::{Socket, Transport};
-use crate::clock::Moment;
+use crate::clock::Uptime;
 use crate::trust::{self, certificates, read, unfit, wrong};
 
 /// A connection on which both sides have proved what was asked of them.
@@ -61,7 +61,7 @@ impl Write for Secured {
 }
 
 impl Transport for Secured {
-    fn set_deadline(&mut self, deadline: Moment) {
+    fn set_deadline(&mut self, deadline: Uptime) {
         self.0.sock.set_deadline(deadline);
     }
 }

@@ -38,7 +38,7 @@ fn version(table: &Table, key: &Key) -> Option<u64> {
 }
 
 fn begin<'a>(table: &'a Table, key: &Key) -> Tenure<'a> {
-    Tenure::begin(table, table.bucket_of(key)).unwrap().unwrap()
+    Tenure::begin(table, table.bucket(table.hash(key))).unwrap().unwrap()
 }
 
 /// Past a writer's deadline and the grace that follows it.
@@ -135,7 +135,7 @@ fn a_running_writer_is_not_given_up_on() {
     let crm = key("crm");
     write(other, &crm, 1);
     let tenure = begin(running, &crm);
-    assert!(Tenure::begin(other, other.bucket_of(&crm)).unwrap().is_none());
+    assert!(Tenure::begin(other, other.bucket(other.hash(&crm))).unwrap().is_none());
     let fresh = entry(&crm, 2, 300, running.now());
     let edited = tenure.edit(&crm, true, &mut |record: &mut Record, _: &mut Version| {
         record.entry = Some(fresh.clone());

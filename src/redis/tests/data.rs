@@ -45,15 +45,15 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
     let crm = key("crm");
     let known = Version(8_520_336_000_000_122);
     let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
-    let reply = store.claim(&crm, &ahead, system::monotonic()).unwrap().what;
+    let reply = store.claim(&crm, &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
     let mut admin = server.admin();
     let held: String = admin.ask("GET {sharedstate}:l:t:-:crm");
     assert_eq!(held, "1:8520336000000123");
-    store.commit(&crm, &lease, &entry(lease.version, "one"), system::monotonic()).unwrap();
+    store.commit(&crm, &lease, &entry(lease.version, "one"), now()).unwrap();
     let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
     assert_eq!(version, "8520336000000123");
-    store.invalidate(&crm, None, system::monotonic()).unwrap();
+    store.invalidate(&crm, None, now()).unwrap();
     let floor: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
     assert_eq!(floor, "8520336000000124");
     let issued: String = admin.ask("HGET {sharedstate}:meta issued");
@@ -64,7 +64,7 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
 fn after_flushall_entries_come_back_and_versions_go_on_growing() {
     let server = Server::start();
     let store = server.store();
-    let (crm, now) = (key("crm"), system::monotonic());
+    let (crm, now) = (key("crm"), now());
     let entry = mint(&store, &crm, 1, "one");
     server.admin().tell("FLUSHALL");
     assert!(lease(&store, &key("other"), 2).version > entry.version);
@@ -78,16 +78,16 @@ fn restoring_what_is_there_sends_no_body() {
     let store = server.store();
     let entry = mint(&store, &key("crm"), 1, "one");
     // The first time the script itself must be loaded.
-    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    store.restore(&key("crm"), &entry, now()).unwrap();
     let before = store.commands_sent();
-    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    store.restore(&key("crm"), &entry, now()).unwrap();
     assert_eq!(store.commands_sent() - before, 1);
 }
 
 #[test]
 fn the_log_has_one_line_for_every_commit_and_every_raised_floor() {
     let server = Server::start();
-    let (crm, now) = (key("crm"), system::monotonic());
+    let (crm, now) = (key("crm"), now());
     let store = FaultyStore::new(Arc::new(server.store()));
     let mut admin = server.admin();
     let mut lines = || admin.ask::<u64>("XLEN {sharedstate}:log");
@@ -120,11 +120,11 @@ fn a_row_outlives_its_entry_by_a_day_and_keeps_no_body_of_a_dropped_one() {
     let mut admin = server.admin();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!((86_400 + 3_590..=86_400 + 3_600).contains(&ttl), "{ttl}");
-    store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+    store.invalidate(&key("crm"), None, now()).unwrap();
     assert_eq!(admin.ask::<u64>("HEXISTS {sharedstate}:v:t:-:crm body"), 0);
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!(ttl >= 86_400 + 3_500, "the floor is kept as long: {ttl}");
-    store.invalidate(&key("other"), None, system::monotonic()).unwrap();
+    store.invalidate(&key("other"), None, now()).unwrap();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:other");
     assert!((86_390..=86_400).contains(&ttl), "a floor without an entry for a day: {ttl}");
 }
@@ -139,10 +139,10 @@ fn what_a_newer_release_stored_is_a_miss_and_not_a_crash() {
         server.admin().tell(&format!("HSET {{sharedstate}}:v:t:-:crm body {body}"));
         let lease = lease(&store, &crm, 2);
         assert!(lease.version > stored.version);
-        store.abandon(&crm, &lease, None, system::monotonic()).unwrap();
+        store.abandon(&crm, &lease, None, now()).unwrap();
     }
     let older = Lease { secret: secret(3), version: Version(stored.version.0 - 1) };
-    let late = store.commit(&crm, &older, &entry(older.version, "old"), system::monotonic());
+    let late = store.commit(&crm, &older, &entry(older.version, "old"), now());
     assert_eq!(late.unwrap().what, Committed::Fenced);
     mint(&store, &crm, 4, "two");
     assert_eq!(value(&store, &crm), b"two");
@@ -165,7 +165,7 @@ fn two_hosts_that_race_for_a_key_commit_it_once() {
                     Ok(Claimed::Busy(_)) => thread::yield_now(),
                     Ok(Claimed::Lease(lease)) => {
                         let entry = entry(lease.version, &format!("host {host}"));
-                        let reply = store.commit(&key, &lease, &entry, system::monotonic());
+                        let reply = store.commit(&key, &lease, &entry, now());
                         outcomes.push((round, reply.map(|reply| reply.what)));
                         break;
                     }
@@ -194,14 +194,14 @@ fn two_hosts_that_race_for_a_key_commit_it_once() {
 fn a_commit_that_a_frozen_server_carries_out_late_lives_no_longer_for_it() {
     let (server, crm) = (Server::start(), key("crm"));
     let store = server.store();
-    let claimed = store.claim(&crm, &claim_of(secret(1)), system::monotonic()).unwrap().what;
+    let claimed = store.claim(&crm, &claim_of(secret(1)), now()).unwrap().what;
     let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
     // What remains is counted from here; that the server comes to it later, it can only tell itself.
-    let sent = system::monotonic();
+    let sent = now();
     let entry = entry(lease.version, "one");
     thread::sleep(Duration::from_millis(600));
     store.commit(&crm, &lease, &entry, sent).unwrap();
-    let stored = store.claim(&crm, &claim_of(secret(2)), system::monotonic()).unwrap().what;
+    let stored = store.claim(&crm, &claim_of(secret(2)), now()).unwrap().what;
     let Claimed::Value(stored) = stored else { panic!("{stored:?}") };
     let later = entry.timing.usable_until.millis_until(stored.timing.usable_until);
     assert!((-300..=50).contains(&later), "{later} ms later than it was minted for");

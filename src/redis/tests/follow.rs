@@ -73,7 +73,7 @@ fn an_invalidation_elsewhere_drops_the_entry_here() {
     mint(&server.store(), &crm, 1, "one");
     follower.turn();
     assert!(follower.version(&crm).is_some());
-    server.store().invalidate(&crm, None, system::monotonic()).unwrap();
+    server.store().invalidate(&crm, None, now()).unwrap();
     follower.turn();
     assert_eq!(follower.version(&crm), None);
 }
@@ -122,7 +122,7 @@ fn a_store_that_lost_everything_gets_back_what_this_host_has() {
     follower.turn();
     follower.turn();
     let claim = claim_of(secret(9));
-    let found = server.store().claim(&crm, &claim, system::monotonic()).unwrap().what;
+    let found = server.store().claim(&crm, &claim, now()).unwrap().what;
     assert!(matches!(&found, Claimed::Value(it) if it.version == entry.version), "{found:?}");
 }
 
@@ -178,7 +178,7 @@ fn a_comparison_that_an_acl_denies_is_a_refusal_and_no_foreign_key() {
     let server = Server::start();
     server.admin().tell("ACL SETUSER app on >pw ~* +@all -hmget");
     let log = RedisLog::new(server.tcp("app:pw@", ""));
-    let denied = log.fetch(&[key("crm")], system::monotonic());
+    let denied = log.fetch(&[key("crm")], now());
     assert!(
         matches!(&denied, Err(StoreError::Refused(why)) if why.contains("ACL LOG")),
         "{denied:?}"
@@ -204,7 +204,7 @@ fn a_connection_that_was_replaced_between_two_questions_is_a_gap() {
     let log = RedisLog::new(server.config());
     let position = log.last().unwrap();
     server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
-    let now = system::monotonic();
+    let now = now();
     // The first notices, the second is asked on a new one.
     drop(log.fetch(&[key("crm")], now));
     log.fetch(&[key("crm")], now).unwrap();
@@ -219,7 +219,7 @@ fn the_log_names_each_key_once_over_as_many_pages_as_it_takes() {
     assert_eq!(log.named().unwrap().keys, []);
     for n in 1..=3 {
         mint(&store, &key("crm"), n, "one");
-        store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+        store.invalidate(&key("crm"), None, now()).unwrap();
     }
     mint(&store, &key("a b:{c}"), 9, "two");
     server.admin().tell("XADD {sharedstate}:log * key nonsense version 1 floor 0");

@@ -40,7 +40,7 @@ fn server() -> Server {
     let server = Server::start();
     let store = server.store();
     let known = mint(&store, &key("known"), 1, "one");
-    let restored = store.restore(&key("other"), &known, system::monotonic()).unwrap().what;
+    let restored = store.restore(&key("other"), &known, now()).unwrap().what;
     assert_eq!(restored, Committed::Accepted);
     server
 }
@@ -48,19 +48,19 @@ fn server() -> Server {
 /// How much later than `entry` what is stored by now ends.
 fn later(server: &Server, entry: &Entry) -> i64 {
     let store = server.store();
-    let end = system::monotonic().plus(Duration::from_secs(20));
+    let end = now().plus(Duration::from_secs(20));
     loop {
         let asked = Claim { newer_than: Version::NONE, ..claim_of(secret(9)) };
-        match store.claim(&key("crm"), &asked, system::monotonic()).unwrap().what {
+        match store.claim(&key("crm"), &asked, now()).unwrap().what {
             Claimed::Value(stored) => {
                 return entry.timing.expires_at.millis_until(stored.timing.expires_at);
             }
             Claimed::Lease(lease) => {
-                store.abandon(&key("crm"), &lease, None, system::monotonic()).unwrap();
+                store.abandon(&key("crm"), &lease, None, now()).unwrap();
             }
             Claimed::Busy(_) | Claimed::BackOff { .. } => {}
         }
-        assert!(system::monotonic() < end, "it never arrived");
+        assert!(now() < end, "it never arrived");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -74,7 +74,7 @@ fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it(
     let store = jammed(&server);
     let lease = lease(&store, &key("crm"), 1);
     let entry = entry(lease.version, "one");
-    store.commit(&key("crm"), &lease, &entry, system::monotonic()).unwrap_err();
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap_err();
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
@@ -83,7 +83,7 @@ fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it(
 fn an_entry_given_back_to_a_server_that_comes_to_it_late_lives_no_longer_for_it() {
     let server = server();
     let entry = entry(Version(1_700_000_000_000_001), "one");
-    jammed(&server).restore(&key("crm"), &entry, system::monotonic()).unwrap_err();
+    jammed(&server).restore(&key("crm"), &entry, now()).unwrap_err();
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
@@ -93,10 +93,10 @@ fn a_version_ahead_of_the_clock_makes_no_entry_live_shorter() {
     let server = server();
     let store = server.store();
     let ahead = Claim { highest_known: Version(8_520_336_000_000_122), ..claim_of(secret(1)) };
-    let claimed = store.claim(&key("crm"), &ahead, system::monotonic()).unwrap().what;
+    let claimed = store.claim(&key("crm"), &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
     let entry = entry(lease.version, "one");
-    store.commit(&key("crm"), &lease, &entry, system::monotonic()).unwrap();
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap();
     let later = later(&server, &entry);
     assert!((-5_000..TICKS).contains(&later), "{later} ms later than it was minted for");
 }

@@ -25,9 +25,9 @@ pub(super) fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> 
 
 /// What an operation ended with, and how long it took.
 pub(super) fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
-    let started = system::monotonic();
+    let started = now();
     let done = operation();
-    (done, started.until(system::monotonic()))
+    (done, started.until(now()))
 }
 
 pub(super) const SHORT: Duration = Duration::from_millis(150);
@@ -194,13 +194,13 @@ fn a_demoted_master_is_left_for_a_fresh_connection() {
     mint(&store, &key("crm"), 1, "one");
     let mut admin = server.admin();
     admin.tell("REPLICAOF 127.0.0.1 1");
-    let refused = store.invalidate(&key("crm"), None, system::monotonic());
+    let refused = store.invalidate(&key("crm"), None, now());
     assert!(
         matches!(&refused, Err(StoreError::Refused(why)) if why.contains("READONLY")),
         "{refused:?}"
     );
     admin.tell("REPLICAOF NO ONE");
-    assert!(store.invalidate(&key("crm"), None, system::monotonic()).unwrap().what);
+    assert!(store.invalidate(&key("crm"), None, now()).unwrap().what);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct RealTime;
 #[cfg(any(feature = "host", feature = "redis"))]
 impl Pace for RealTime {
     fn now(&self) -> Moment {
-        crate::clock::system::monotonic()
+        crate::clock::system::ProcessClock::start().now()
     }
 
     fn pass(&self, span: Duration) {
