@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -80,7 +80,7 @@ impl Watch {
     pub fn holds(&self) -> bool {
         let words = self.table.map.slot(self.slot);
         // The floor first: an eviction moves the state before it clears the floor.
-        words.floor.load(Acquire) <= self.version.0 && words.state.load(Acquire) == self.seen.0
+        words.floor.value() <= self.version.0 && words.state.load(Acquire) == self.seen.0
     }
 }
 
@@ -236,6 +236,11 @@ impl HostTable {
     }
 }
 
+/// A moment as a mark has it.
+fn mark(moment: Moment) -> u64 {
+    moment.as_millis().max(0) as u64
+}
+
 thread_local! {
     /// Where a hit copies its record; kept, so that it allocates once per thread.
     static SCRATCH: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
@@ -331,18 +336,18 @@ impl Host for HostTable {
             let slot = table.find(key)?;
             let (state, record) = table.read(slot, key);
             let words = table.map.slot(slot);
-            let floor = Version(words.floor.load(Acquire));
+            let floor = Version(words.floor.value());
             let entry = record.entry.filter(|entry| entry.version >= floor);
             let synced = entry.as_ref().filter(|entry| !entry.unsynced);
             let known = Known {
                 confirmed_at: table.confirmed_at(slot, state, synced.map(|entry| entry.version)),
                 entry,
-                newest: Version(words.newest.load(Acquire)).max(floor),
+                newest: Version(words.newest.value()).max(floor),
                 floor,
-                pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
-                ask_at: Moment::from_millis(words.next_check.load(Relaxed) as i64),
+                pending_rejection: record.pending_rejection,
+                ask_at: Moment::from_millis(words.next_check.value() as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
-                evicted: words.newest.load(Relaxed) == 0 && table.was_evicted(key),
+                evicted: words.newest.value() == 0 && table.was_evicted(key),
             };
             if words.state.load(Acquire) == state.0 {
                 touch(words);
@@ -395,8 +400,10 @@ impl Host for HostTable {
     fn note_secret(&self, _key: &Key, right: &Right, secret: Secret) {
         if let Some((table, slot)) = self.held(right) {
             let words = table.map.slot(slot);
+            // Seen before: of a flight that was given away meanwhile it is not ours to change.
+            let seen = words.flight_secret.load(Acquire);
             if Rights::is_ours(&words.flight, right.generation) {
-                words.flight_secret.store(secret.bits(), Release);
+                words.flight_secret.swing(seen, secret.bits());
             }
         }
     }
@@ -411,9 +418,10 @@ impl Host for HostTable {
     fn leave(&self, key: &Key, right: &Right) {
         let Some((table, slot)) = self.held(right) else { return };
         let words = table.map.slot(slot);
+        let (secret, since) = (words.flight_secret.load(Acquire), words.flight_since.load(Acquire));
         if Rights::is_ours(&words.flight, right.generation) {
-            words.flight_secret.store(0, Release);
-            words.flight_since.store(0, Release);
+            words.flight_secret.swing(secret, 0);
+            words.flight_since.swing(since, 0);
         } else {
             table.count(Counter::FlightsGivenUp, 1);
             log::warn!(
@@ -445,7 +453,7 @@ impl Host for HostTable {
         let table = self.table();
         let stored = table.edit(key, false, |record, floor| {
             let slot = table.find(key).filter(|slot| table.tagged(*slot) == asked.reservation.0);
-            let newest = slot.map(|slot| table.map.slot(slot).newest.load(Acquire));
+            let newest = slot.map(|slot| table.map.slot(slot).newest.value());
             let current =
                 newest.is_some_and(|newest| entry.version.0 >= newest) && entry.version >= *floor;
             if current {
@@ -460,10 +468,7 @@ impl Host for HostTable {
     }
 
     fn raise_floor(&self, key: &Key, floor: Version) {
-        let table = self.table();
-        if let Some(slot) = table.find(key) {
-            table.map.slot(slot).floor.fetch_max(floor.0, AcqRel);
-        }
+        self.table().raise(key, |slot| &slot.floor, floor.0);
     }
 
     fn confirm(&self, key: &Key, version: Version, asked_at: Moment) {
@@ -476,19 +481,14 @@ impl Host for HostTable {
     }
 
     fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool {
-        let table = self.table();
-        let Some(slot) = table.find(key) else { return false };
-        let word = &table.map.slot(slot).next_check;
-        let seen = word.load(Acquire);
-        (seen as i64) <= now.as_millis() && word.swing(seen, until.as_millis().max(0) as u64)
+        let (now, until) = (mark(now), mark(until));
+        self.table().mark(key, |slot| &slot.next_check, |at| (at <= now).then_some(until))
+            == Some(true)
     }
 
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
-        let table = self.table();
-        if let Some(slot) = table.find(key) {
-            let bits = rejected.map_or(0, Digest::bits);
-            table.map.slot(slot).pending_rejection.store(bits, Release);
-        }
+        // Nobody waits for it: where the record cannot be written now, the next 401 says it again.
+        let _ = self.table().edit(key, false, |record, _| record.pending_rejection = rejected);
     }
 
     fn resident(&self) -> Vec<Key> {
@@ -509,7 +509,7 @@ impl Host for HostTable {
         for slot in (0..table.map.sizes().slots).filter(|slot| !table.holds(*slot, 0)) {
             let head = table.beginning(slot);
             let kind = head.and_then(|head| codec::kind(&head));
-            let floor = table.map.slot(slot).floor.load(Relaxed);
+            let floor = table.map.slot(slot).floor.value();
             let usable = head.zip(kind).is_some_and(|(head, kind)| {
                 let in_force = codec::version(&head).0 >= floor;
                 let timing = codec::timing(&head).filter(|_| in_force);
@@ -544,11 +544,8 @@ impl Host for HostTable {
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let table = self.table();
-        let Some(slot) = table.find(key) else { return false };
-        let words = table.map.slot(slot);
-        words.newest.fetch_max(version.0, AcqRel);
-        words.floor.fetch_max(floor.0, AcqRel);
-        true
+        table.raise(key, |slot| &slot.newest, version.0)
+            && table.raise(key, |slot| &slot.floor, floor.0)
     }
 
     fn beat(&self, at: Moment) {

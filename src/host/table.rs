@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::codec;
 use super::file::{self, Place};
 use super::layout::{
-    Bucket, EVICTED, Header, Lost, PAGE, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
+    Bucket, EVICTED, Header, Lost, Mark, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
 };
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
@@ -45,6 +45,8 @@ pub struct Table {
     /// What all values in it are sealed with.
     pub seal: Option<Arc<Seal>>,
     seed: u64,
+    /// What the kernel allocates at once.
+    pub(super) page: usize,
 }
 
 impl Table {
@@ -52,7 +54,8 @@ impl Table {
         let (file, map) = file::open(place, wanted)?;
         let seed = map.header().seed.load(Relaxed);
         let rights = Rights::new(file).map_err(|error| error.to_string())?;
-        let table = Self { place: place.clone(), map, rights, seal, seed };
+        let page = sys::page_size();
+        let table = Self { place: place.clone(), map, rights, seal, seed, page };
         table.now();
         Ok(table)
     }
@@ -156,15 +159,52 @@ impl Table {
         copy(state, seen.0, words, into)
     }
 
-    /// The key whose record is in the slot. `None` for a free slot, and for one that changes just
-    /// now or was taken without a record yet.
+    /// The key whose record is in the slot, also while it is being written. `None` for a free slot, for
+    /// one that was taken without a record yet, and for a kind of key that only a later release knows.
     pub fn key_in(&self, slot: usize) -> Option<Key> {
-        let state = State(self.map.slot(slot).state.load(Acquire));
+        let word = &self.map.slot(slot).state;
         let mut copied = Vec::new();
-        (!self.holds(slot, 0) && self.copy_record(slot, state.buffer()?, state, &mut copied))
-            .then(|| codec::key(&copied))
-            .flatten()
-            .and_then(|bytes| Key::from_bytes(&bytes))
+        // A torn copy means that somebody has published meanwhile. Even against a process that does
+        // nothing else a handful of times suffices; the limit is for a table that somebody has damaged.
+        for _ in 0..1000 {
+            let state = State(word.load(Acquire));
+            if self.holds(slot, 0) {
+                return None;
+            }
+            if self.copy_record(slot, state.buffer()?, state, &mut copied) {
+                return codec::key(&copied).and_then(|bytes| Key::from_bytes(&bytes));
+            }
+        }
+        None
+    }
+
+    /// Change one of the key's marks from what it is to what `next` says, if it says anything. `None`: the
+    /// key has no slot.
+    pub fn mark(
+        &self,
+        key: &Key,
+        which: impl Fn(&Slot) -> &Mark,
+        next: impl Fn(u64) -> Option<u64>,
+    ) -> Option<bool> {
+        let tag = self.tag_of(key);
+        loop {
+            let slot = self.find(key)?;
+            let mark = which(self.map.slot(slot));
+            let seen = mark.seen();
+            // The mark before the tag: an eviction gives the tag away before it counts the mark on.
+            if !self.holds(slot, tag) {
+                continue;
+            }
+            let Some(value) = next(seen.value()) else { return Some(false) };
+            if mark.set(seen, value) {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Whether the key has a slot; the mark is at least `value` from then on.
+    pub fn raise(&self, key: &Key, which: impl Fn(&Slot) -> &Mark, value: u64) -> bool {
+        self.mark(key, which, |seen| (seen < value).then_some(value)).is_some()
     }
 
     /// How the record in the slot begins; `None` for a slot without one.
@@ -188,7 +228,7 @@ impl Table {
         for _ in 0..8 {
             let key = self.key_in(slot)?;
             let (state, record) = self.read(slot, &key);
-            let floor = Version(words.floor.load(Acquire));
+            let floor = Version(words.floor.value());
             let synced = record.entry.as_ref().filter(|entry| !entry.unsynced);
             let resident = Resident {
                 confirmed_at: self.confirmed_at(slot, state, synced.map(|entry| entry.version)),
@@ -265,7 +305,7 @@ impl Table {
         let asked = if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 };
         // The heartbeat before the mark: what was heard before it beat is marked by then.
         let heartbeat = self.header().heartbeat.load(Acquire) as i64;
-        let newest = words.newest.load(Acquire);
+        let newest = words.newest.value();
         let heard = synced.is_some_and(|version| version.0 >= newest);
         Moment::from_millis(if heard { asked.max(heartbeat) } else { asked })
     }
@@ -294,14 +334,37 @@ impl Table {
         if bits.load(Acquire) & 1 << buffer != 0 {
             return Ok(());
         }
-        let (offset, bytes) = self.map.sizes().buffer(slot, buffer);
-        if self.occupied() + bytes as u64 > self.header().memory.load(Relaxed) {
-            return Err(ErrorKind::StorageFull.into());
+        let missing = self.missing(slot, buffer);
+        if missing > 0 {
+            if self.occupied() + missing as u64 > self.header().memory.load(Relaxed) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let (start, end) = self.pages(slot, buffer);
+            let end = end.min(self.map.sizes().file_bytes());
+            sys::allocate(self.rights.file()?, start, end - start)?;
         }
-        let start = offset / PAGE * PAGE;
-        sys::allocate(self.rights.file()?, start, (offset + bytes).div_ceil(PAGE) * PAGE - start)?;
         bits.fetch_or(1 << buffer, AcqRel);
         Ok(())
+    }
+
+    /// How many bytes it takes to allocate a buffer: its pages, but for those that a neighbour has already.
+    /// Of large pages one is the place of many buffers.
+    fn missing(&self, slot: usize, buffer: usize) -> usize {
+        let sizes = self.map.sizes();
+        let (start, end) = self.pages(slot, buffer);
+        let taken = |page: &usize| {
+            let allocated = |(slot, buffer): (usize, usize)| {
+                self.map.slot(slot).allocated.load(Acquire) & 1 << buffer != 0
+            };
+            *page < sizes.index_end() || sizes.buffers_in(*page, page + self.page).any(allocated)
+        };
+        (start..end).step_by(self.page).filter(|page| !taken(page)).count() * self.page
+    }
+
+    /// The pages under a buffer.
+    fn pages(&self, slot: usize, buffer: usize) -> (usize, usize) {
+        let (offset, bytes) = self.map.sizes().buffer(slot, buffer);
+        (offset / self.page * self.page, (offset + bytes).next_multiple_of(self.page))
     }
 }
 
@@ -432,10 +495,11 @@ impl<'a> Tenure<'a> {
             },
         };
         let words = self.table.map.slot(slot);
+        // Before the state: who has lost the slot when it comes to marking cannot mark the next key.
+        let (newest, marked) = (words.newest.seen(), words.floor.seen());
         let (state, mut record) = self.table.read(slot, key);
         let before = record.clone();
-        let floor_before = Version(words.floor.load(Acquire));
-        let mut floor = floor_before;
+        let mut floor = Version(marked.value());
         let result = change(&mut record, &mut floor);
         // A new slot gets a record even when it is empty: it says whose place this is.
         if (record != before || found.is_none()) && !self.write(slot, state, key, &record)? {
@@ -447,11 +511,9 @@ impl<'a> Tenure<'a> {
             if evicted.load(Relaxed) == tag {
                 evicted.swing(tag, 0);
             }
-            words.newest.fetch_max(entry.version.0, AcqRel);
+            words.newest.raise(newest, entry.version.0);
         }
-        if floor > floor_before {
-            words.floor.fetch_max(floor.0, AcqRel);
-        }
+        words.floor.raise(marked, floor.0);
         Ok(Edited::Done(result))
     }
 
@@ -507,8 +569,10 @@ impl<'a> Tenure<'a> {
     /// Both small buffers are allocated here, so that a later write to it cannot fail for space.
     fn make_room(&self, key: &Key) -> Result<Option<usize>, StoreError> {
         let first = self.index * WAYS;
-        let free = (first..first + WAYS).find(|slot| self.table.holds(*slot, 0));
-        if let Some(slot) = free {
+        let free = || (first..first + WAYS).filter(|slot| self.table.holds(*slot, 0));
+        // One that takes no more memory, if there is one.
+        let backed = |slot: &usize| [0, 1].iter().all(|at| self.table.missing(*slot, *at) == 0);
+        if let Some(slot) = free().find(backed).or_else(|| free().next()) {
             let made = self.table.allocate(slot, 0).and_then(|()| self.table.allocate(slot, 1));
             match made {
                 Ok(()) => {
@@ -555,15 +619,10 @@ impl<'a> Tenure<'a> {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let marks = [
-            &words.floor,
-            &words.newest,
-            &words.confirmed,
-            &words.next_check,
-            &words.flight_secret,
-            &words.pending_rejection,
-        ];
-        let marked = marks.map(|mark| mark.load(Acquire));
+        let marks = [&words.floor, &words.newest, &words.next_check];
+        let marked = marks.map(Mark::seen);
+        let notes = [&words.confirmed, &words.flight_secret];
+        let noted = notes.map(|note| note.load(Acquire));
         let evicts_usable = self.holds_usable(slot, state);
         if !self.announce(slot, 0) {
             return false;
@@ -573,7 +632,8 @@ impl<'a> Tenure<'a> {
         let emptied = words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
             && words.state.swing(state.0, state.then(None).0)
             && tag.swing(tagged, free.0)
-            && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
+            && marks.iter().zip(marked).all(|(mark, seen)| mark.clear(seen))
+            && notes.iter().zip(noted).all(|(note, seen)| note.swing(seen, 0))
             && tag.swing(free.0, free.then(self.table.tag_of(key)).0);
         if emptied {
             words.used.store((system::monotonic().as_millis() / 1000) as u64, Relaxed);

@@ -48,7 +48,6 @@ struct Slot {
     newest: Version,
     confirmed_at: Moment,
     revalidate_at: Moment,
-    pending_rejection: Option<Digest>,
     flight: Option<Flight>,
     /// Of the last flight; kept when it has ended, so that no two flights share one.
     generation: u32,
@@ -178,7 +177,7 @@ impl Host for MemoryHost {
             confirmed_at: slot.confirmed_at.max(heartbeat),
             newest: slot.newest,
             floor: slot.floor,
-            pending_rejection: slot.pending_rejection,
+            pending_rejection: slot.record.pending_rejection,
             authority_failing: state.failing,
             evicted: false,
         })
@@ -262,7 +261,7 @@ impl Host for MemoryHost {
     }
 
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
-        self.slot(key).pending_rejection = rejected;
+        self.slot(key).record.pending_rejection = rejected;
     }
 
     fn resident(&self) -> Vec<Key> {

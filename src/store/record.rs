@@ -25,6 +25,8 @@ pub struct Record {
     pub reject_at: Moment,
     /// The version that was rejected too soon to be dropped: its life does not count as unrejected.
     pub rejected_early: Version,
+    /// A rejection that the fleet's store has not been told of yet.
+    pub pending_rejection: Option<Digest>,
 }
 
 /// A lease and the end of it.

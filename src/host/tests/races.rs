@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use super::super::layout::Slot;
 use super::{HostTable, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
@@ -179,6 +180,96 @@ fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask
     assert!(!other.authority_allowed(later), "two probers");
     assert!(other.authority_heard(Heard::Answer, later), "news");
     assert!(one.authority_allowed(later) && other.authority_allowed(later));
+}
+
+#[test]
+fn a_key_that_is_being_written_is_resident() {
+    let dir = temp();
+    let (table, other) = (open(dir.path()), open(dir.path()));
+    let crm = key("crm");
+    put(&table, &crm, 1, 300);
+    let done = AtomicBool::new(false);
+    let (mut missing, mut looked) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut version = 2;
+            while !done.load(Relaxed) {
+                put(&other, &crm, version, 300);
+                version += 1;
+            }
+        });
+        for_a_while(|_| {
+            looked += 1;
+            missing += usize::from(!table.resident().contains(&crm));
+        });
+        done.store(true, Relaxed);
+    });
+    assert_eq!(missing, 0, "of {looked}");
+}
+
+/// One hit as a request has it that asks no fleet.
+fn hit(table: &HostTable, name: &str) -> bool {
+    let trusted = |timing: &crate::entry::Timing, _, now: crate::clock::Moment| {
+        (now < timing.usable_until).then(|| now.until(timing.usable_until))
+    };
+    table.hit(&key(name), trusted, <[u8]>::len).is_some()
+}
+
+#[test]
+fn the_first_hit_after_the_machine_slept_serves_nothing_that_ran_out() {
+    let dir = temp();
+    let table = open(dir.path());
+    put(&table, &key("crm"), 1, 300);
+    assert!(hit(&table, "crm"));
+    // It slept for two hours: as if the timeline had been there before the last reading.
+    table.table().header().timeline.bring_nearer(HOUR * 2);
+    assert!(!hit(&table, "crm"), "an hour's token was handed out two hours later");
+}
+
+#[test]
+fn a_mark_that_comes_late_is_not_left_on_the_slots_next_key() {
+    let dir = temp();
+    let tables = [open(dir.path()), open(dir.path())];
+    let (crm, done) = (key("crm"), AtomicBool::new(false));
+    // One bucket of 64 slots: "crm" comes and goes, while somebody hears of it all the time.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                tables[0].hear(&crm, Version(1 << 40), Version(1 << 40));
+            }
+        });
+        let mut wrong = 0;
+        for_a_while(|turn| {
+            put(&tables[1], &crm, 1 << 41, 100);
+            neglect(&tables[1], "crm");
+            let other = key(&format!("crowd {turn}"));
+            put(&tables[1], &other, 5, 100);
+            wrong += usize::from(tables[1].look(&other).is_none_or(|known| known.entry.is_none()));
+        });
+        done.store(true, Relaxed);
+        assert_eq!(wrong, 0, "keys were hidden by another's floor");
+    });
+}
+
+#[test]
+fn a_mark_seen_before_an_eviction_changes_nothing_after_it() {
+    let dir = temp();
+    let host = open(dir.path());
+    put(&host, &key("crm"), 5, 100);
+    let table = host.table();
+    let slot = table.find(&key("crm")).unwrap();
+    // Here the process is stopped, and goes on when the slot is another key's.
+    let [floor, newest] = [|slot: &Slot| slot.floor.seen(), |slot: &Slot| slot.newest.seen()];
+    let seen = (floor(table.map.slot(slot)), newest(table.map.slot(slot)));
+    neglect(&host, "crm");
+    for n in 0..64 {
+        put(&host, &key(&format!("crowd {n}")), 5, 100);
+    }
+    let words = table.map.slot(slot);
+    words.floor.raise(seen.0, 900);
+    words.newest.raise(seen.1, 900);
+    assert!(!words.floor.set(seen.0, 900));
+    assert_eq!((words.floor.value(), words.newest.value()), (0, 5));
 }
 
 #[test]
