@@ -29,11 +29,13 @@ pub struct Place {
 
 impl Place {
     /// `identity` is everything that makes two applications under one uid different (prefix, Redis
-    /// endpoints, database, user): they never share an entry, a breaker or a leader.
+    /// endpoints, database, user): they never share an entry, a breaker or a leader. Nor do processes
+    /// whose monotonic clocks differ, for rights end by it.
     pub fn new(dir: &Path, identity: &[&str]) -> Self {
         let mut hash = Sha256::new();
         hash.update(LAYOUT.to_be_bytes());
-        for part in identity {
+        let namespace = time_namespace();
+        for part in identity.iter().copied().chain(namespace.as_deref()) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -325,6 +327,15 @@ fn opened_lately(file: &File) -> bool {
     let opened = file.metadata().and_then(|meta| meta.modified());
     let age = opened.ok().and_then(|at| at.elapsed().ok());
     age.is_none_or(|age| age < Duration::from_secs(86_400))
+}
+
+/// The time namespace of this process (LXC and CRIU make some), unless it is the one the machine booted
+/// with.
+fn time_namespace() -> Option<String> {
+    /// PROC_TIME_INIT_INO of Linux' include/linux/proc_ns.h.
+    const FIRST: &str = "time:[4026531834]";
+    let link = fs::read_link("/proc/self/ns/time").ok()?;
+    link.to_str().filter(|name| *name != FIRST).map(str::to_owned)
 }
 
 /// A table on a real disk outlives a reboot, and its monotonic deadlines do not.
