@@ -93,7 +93,7 @@ impl Leader {
             unfinished => Ok(unfinished),
         };
         let turned = read.and_then(|reading| self.carry_out(reading));
-        self.host.count(Counter::RedisCommands, self.log.newly_sent());
+        self.host.count_noticed(self.log.noticed());
         // No failure of the store, so nobody else says it.
         if let Err(StoreError::Foreign(why)) = &turned
             && !self.told_foreign.replace(true)
@@ -168,8 +168,9 @@ impl Leader {
     /// The keys of which there is something newer.
     fn hear(&self, changes: &[Change]) -> Vec<Key> {
         let news = |change: &&Change| {
-            self.host.hear(&change.key, change.version, change.floor)
-                && self.held(&change.key) < change.version
+            let told = change.news.unwrap_or_default();
+            self.host.hear(&change.key, told.version, told.floor)
+                && (change.news.is_none() || self.held(&change.key) < told.version)
         };
         let mut keys: Vec<Key> =
             changes.iter().filter(news).map(|change| change.key.clone()).collect();

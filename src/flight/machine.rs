@@ -99,6 +99,8 @@ pub struct Flight {
     /// Usable, and given out should nothing better be had.
     have: Option<Have>,
     newest: Version,
+    /// Of any key.
+    highest: Version,
     /// Nobody asks about what is usable before.
     ask_at: Moment,
     /// Below it this host serves nothing, whatever a store may still have.
@@ -169,6 +171,7 @@ impl Flight {
             phase: Phase::First,
             have: None,
             newest: Version::NONE,
+            highest: Version::NONE,
             ask_at: Moment::default(),
             floor: Version::NONE,
             dropped: false,
@@ -243,6 +246,7 @@ impl Flight {
         self.have = None;
         if let Some(known) = known {
             self.newest = self.newest.max(known.newest);
+            self.highest = self.highest.max(known.highest);
             self.floor = self.floor.max(known.floor);
             self.dropped = known.floor > Version::NONE && known.floor >= known.newest;
             self.evicted = known.evicted;
@@ -389,7 +393,7 @@ impl Flight {
             takeover: self.orphan,
             // A store may have lost the floor, or never heard of it.
             newer_than: have.max(self.ran_out).max(Version(self.floor.0.saturating_sub(1))),
-            highest_known: self.newest,
+            highest_known: self.highest,
             rejected: self.rejected,
             lease: self.plan.lease,
         };

@@ -31,6 +31,7 @@ fn due(unconfirmed: Duration) -> Known {
         entry: Some(entry),
         confirmed_at: NOW.plus_millis(-(unconfirmed.as_millis() as i64)),
         newest: MINTED,
+        highest: MINTED,
         floor: Version::NONE,
         pending_rejection: None,
         ask_at: Moment::default(),

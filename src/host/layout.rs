@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::clock::Timeline;
+use crate::entry::Version;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
 /// by side never share a table.
@@ -209,9 +210,9 @@ impl Mark {
         self.swing(seen, seen.0 & !Self::VALUE | value.min(Self::VALUE))
     }
 
-    /// To `value` at the least, unless it has become another key's.
-    pub fn raise(&self, mut seen: Marked, value: u64) {
-        while seen.value() < value && !self.set(seen, value) {
+    /// To this version at the least, unless it has become another key's. What is beyond `latest` is replaced.
+    pub fn raise(&self, mut seen: Marked, version: Version, latest: Version) {
+        while seen.version(latest) < version && !self.set(seen, version.0) {
             let now = self.seen();
             if now.keys() != seen.keys() {
                 return;
@@ -234,6 +235,10 @@ impl Marked {
     #[inline]
     pub const fn value(self) -> u64 {
         self.0 & Mark::VALUE
+    }
+
+    pub fn version(self, latest: Version) -> Version {
+        Version(self.value()).believed(latest)
     }
 
     const fn keys(self) -> u64 {

@@ -34,7 +34,7 @@ pub use self::layout::Sizes;
 use self::layout::{RightWord, Slot, State};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
-use self::table::Table;
+use self::table::{Table, latest};
 use self::tally::TallyFile;
 use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
@@ -214,25 +214,13 @@ impl HostTable {
         mut change: impl FnMut(&mut Record, &mut Context<'_>) -> R,
     ) -> Result<Reply<R>, StoreError> {
         let table = self.table();
+        let latest = latest();
         let edited = table.edit(key, true, |record, floor| {
-            let mut at = Context { kind: key.kind(), floor, now };
+            let mut at = Context { kind: key.kind(), floor, now, latest };
             let what = change(record, &mut at);
             Reply { floor: *at.floor, what }
         })?;
         edited.ok_or_else(|| StoreError::Refused("the host table lost a key".into()))
-    }
-
-    fn issue(&self, above: Version) -> Version {
-        let table = self.table();
-        let issued = &table.header().issued;
-        let wall = system::wall().unix_micros();
-        loop {
-            let seen = issued.load(Acquire);
-            let next = wall.max(seen + 1).max(above.0 + 1);
-            if issued.swing(seen, next) {
-                return Version(next);
-            }
-        }
     }
 }
 
@@ -274,7 +262,7 @@ impl Clock for HostTable {
 
 impl Store for HostTable {
     fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError> {
-        self.edit(key, now, |record, at| record.claim(at, claim, |above| self.issue(above)))
+        self.edit(key, now, |record, at| record.claim(at, claim, |above| self.table().issue(above)))
     }
 
     fn renew(
@@ -313,7 +301,9 @@ impl Store for HostTable {
         rejected: Option<Digest>,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.edit(key, now, |record, at| record.invalidate(at, rejected, |above| self.issue(above)))
+        self.edit(key, now, |record, at| {
+            record.invalidate(at, rejected, |above| self.table().issue(above))
+        })
     }
 
     fn restore(
@@ -322,32 +312,34 @@ impl Store for HostTable {
         entry: &Entry,
         now: Moment,
     ) -> Result<Reply<Committed>, StoreError> {
-        self.table().header().issued.fetch_max(entry.version.0, AcqRel);
         self.edit(key, now, |record, at| record.restore(at, entry))
     }
 }
 
 impl Host for HostTable {
     fn look(&self, key: &Key) -> Option<Known> {
-        let table = self.table();
+        let (table, latest) = (self.table(), latest());
         // The marks stand beside the record, and an eviction in between would give us the next
         // key's. It moves the state before it clears them, so an unmoved state means they are ours.
         for _ in 0..8 {
             let slot = table.find(key)?;
             let (state, record) = table.read(slot, key);
             let words = table.map.slot(slot);
-            let floor = Version(words.floor.value());
-            let entry = record.entry.filter(|entry| entry.version >= floor);
+            let (floor, newest) =
+                (words.floor.seen().version(latest), words.newest.seen().version(latest));
+            let in_force = |entry: &Entry| (floor..=latest).contains(&entry.version);
+            let entry = record.entry.filter(in_force);
             let synced = entry.as_ref().filter(|entry| !entry.unsynced);
             let known = Known {
                 confirmed_at: table.confirmed_at(slot, state, synced.map(|entry| entry.version)),
                 entry,
-                newest: Version(words.newest.value()).max(floor),
+                newest: newest.max(floor),
+                highest: table.highest(latest),
                 floor,
                 pending_rejection: record.pending_rejection,
                 ask_at: Moment::from_millis(words.next_check.value() as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
-                evicted: words.newest.value() == 0 && table.was_evicted(key),
+                evicted: newest == Version::NONE && table.was_evicted(key),
             };
             if words.state.load(Acquire) == state.0 {
                 touch(words);
@@ -450,12 +442,12 @@ impl Host for HostTable {
     }
 
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
-        let table = self.table();
+        let (table, latest) = (self.table(), latest());
         let stored = table.edit(key, false, |record, floor| {
             let slot = table.find(key).filter(|slot| table.tagged(*slot) == asked.reservation.0);
-            let newest = slot.map(|slot| table.map.slot(slot).newest.value());
-            let current =
-                newest.is_some_and(|newest| entry.version.0 >= newest) && entry.version >= *floor;
+            let newest = slot.map(|slot| table.map.slot(slot).newest.seen().version(latest));
+            let current = newest.is_some_and(|newest| entry.version >= newest)
+                && (*floor..=latest).contains(&entry.version);
             if current {
                 record.adopt(entry);
             }
@@ -468,7 +460,7 @@ impl Host for HostTable {
     }
 
     fn raise_floor(&self, key: &Key, floor: Version) {
-        self.table().raise(key, |slot| &slot.floor, floor.0);
+        self.table().raise(key, |slot| &slot.floor, floor);
     }
 
     fn confirm(&self, key: &Key, version: Version, asked_at: Moment) {
@@ -482,7 +474,7 @@ impl Host for HostTable {
 
     fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool {
         let (now, until) = (mark(now), mark(until));
-        self.table().mark(key, |slot| &slot.next_check, |at| (at <= now).then_some(until))
+        self.table().mark(key, |slot| &slot.next_check, |at| (at.value() <= now).then_some(until))
             == Some(true)
     }
 
@@ -544,8 +536,8 @@ impl Host for HostTable {
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let table = self.table();
-        table.raise(key, |slot| &slot.newest, version.0)
-            && table.raise(key, |slot| &slot.floor, floor.0)
+        table.raise(key, |slot| &slot.newest, version)
+            && table.raise(key, |slot| &slot.floor, floor)
     }
 
     fn beat(&self, at: Moment) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::codec;
 use super::file::{self, Place};
 use super::layout::{
-    Bucket, EVICTED, Header, Lost, Mark, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
+    Bucket, EVICTED, Header, Lost, Mark, Marked, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
 };
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
@@ -184,7 +184,7 @@ impl Table {
         &self,
         key: &Key,
         which: impl Fn(&Slot) -> &Mark,
-        next: impl Fn(u64) -> Option<u64>,
+        next: impl Fn(Marked) -> Option<u64>,
     ) -> Option<bool> {
         let tag = self.tag_of(key);
         loop {
@@ -195,16 +195,50 @@ impl Table {
             if !self.holds(slot, tag) {
                 continue;
             }
-            let Some(value) = next(seen.value()) else { return Some(false) };
+            let Some(value) = next(seen) else { return Some(false) };
             if mark.set(seen, value) {
                 return Some(true);
             }
         }
     }
 
-    /// Whether the key has a slot; the mark is at least `value` from then on.
-    pub fn raise(&self, key: &Key, which: impl Fn(&Slot) -> &Mark, value: u64) -> bool {
-        self.mark(key, which, |seen| (seen < value).then_some(value)).is_some()
+    /// Whether the key has a slot; the mark is at least this version from then on, if it can be believed.
+    pub fn raise(&self, key: &Key, which: impl Fn(&Slot) -> &Mark, version: Version) -> bool {
+        let latest = latest();
+        let version = version.believed(latest);
+        self.saw(version, latest);
+        let next = |seen: Marked| (seen.version(latest) < version).then_some(version.0);
+        self.mark(key, which, next).is_some()
+    }
+
+    /// The highest version that this host has seen of any key is at least this one.
+    pub fn saw(&self, version: Version, latest: Version) {
+        let issued = &self.header().issued;
+        loop {
+            let seen = issued.load(Acquire);
+            if Version(seen).believed(latest) >= version || issued.swing(seen, version.0) {
+                return;
+            }
+        }
+    }
+
+    pub fn highest(&self, latest: Version) -> Version {
+        Version(self.header().issued.load(Acquire)).believed(latest)
+    }
+
+    /// One above `above` and all that this host has seen.
+    pub fn issue(&self, above: Version) -> Version {
+        let wall = system::wall();
+        let latest = Version::latest(wall);
+        let issued = &self.header().issued;
+        loop {
+            let seen = issued.load(Acquire);
+            let highest = Version(seen).believed(latest).max(above.believed(latest));
+            let next = highest.next().max(Version(wall.unix_micros()));
+            if issued.swing(seen, next.0) {
+                return next;
+            }
+        }
     }
 
     /// How the record in the slot begins; `None` for a slot without one.
@@ -368,6 +402,11 @@ impl Table {
     }
 }
 
+/// See [`Version::latest`].
+pub(super) fn latest() -> Version {
+    Version::latest(system::wall())
+}
+
 /// Until the year 2248.
 const CONFIRMED_MS: i64 = (1 << 43) - 1;
 
@@ -499,7 +538,8 @@ impl<'a> Tenure<'a> {
         let (newest, marked) = (words.newest.seen(), words.floor.seen());
         let (state, mut record) = self.table.read(slot, key);
         let before = record.clone();
-        let mut floor = Version(marked.value());
+        let latest = latest();
+        let mut floor = marked.version(latest);
         let result = change(&mut record, &mut floor);
         // A new slot gets a record even when it is empty: it says whose place this is.
         if (record != before || found.is_none()) && !self.write(slot, state, key, &record)? {
@@ -511,9 +551,10 @@ impl<'a> Tenure<'a> {
             if evicted.load(Relaxed) == tag {
                 evicted.swing(tag, 0);
             }
-            words.newest.raise(newest, entry.version.0);
+            words.newest.raise(newest, entry.version, latest);
+            self.table.saw(entry.version, latest);
         }
-        words.floor.raise(marked, floor.0);
+        words.floor.raise(marked, floor, latest);
         Ok(Edited::Done(result))
     }
 

@@ -350,13 +350,11 @@ impl Runtime {
     /// What this process could not open, and what it has sent, since it was last counted.
     pub fn count_unnoticed(&self) {
         let unreadable = self.seal.as_ref().map_or(0, |seal| seal.take_unreadable());
-        let sent = self.fleet.as_ref().map_or(0, |fleet| fleet.store.newly_sent());
-        for (counter, times) in
-            [(Counter::SealedUnreadable, unreadable), (Counter::RedisCommands, sent)]
-        {
-            if times > 0 {
-                self.host.count(counter, times);
-            }
+        if unreadable > 0 {
+            self.host.count(Counter::SealedUnreadable, unreadable);
+        }
+        if let Some(fleet) = &self.fleet {
+            self.host.count_noticed(fleet.store.noticed());
         }
     }
 

@@ -12,14 +12,14 @@ use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
 
 use super::connection::{Connection, Connector};
 use super::pool::misled;
-use super::scripts::{self, Fields, Reading};
+use super::scripts::{self, Clocks, Fields, Reading};
 use super::{RedisConfig, RedisStore};
 use crate::clock::{Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
-use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
-use crate::store::{Reply, StoreError};
+use crate::store::log::{Change, ChangeLog, Fetched, Followed, News, Position};
+use crate::store::{Noticed, Reply, StoreError};
 
 /// Lines taken at once. A reply as long as this may have been overtaken by the log's trimming.
 const MOST: usize = 5000;
@@ -36,6 +36,7 @@ pub struct RedisLog {
     /// `None` until the first question, and after any error.
     connection: Mutex<Option<Kept>>,
     seal: Option<Arc<Seal>>,
+    clocks: Clocks,
 }
 
 struct Kept {
@@ -64,6 +65,7 @@ impl RedisLog {
             connector: Connector::new(config),
             connection: Mutex::new(None),
             seal: None,
+            clocks: Clocks::default(),
         }
     }
 
@@ -188,8 +190,9 @@ fn of_this_connection(error: StoreError) -> StoreError {
 }
 
 impl ChangeLog for RedisLog {
-    fn newly_sent(&self) -> u64 {
-        self.connector.newly_sent()
+    fn noticed(&self) -> Noticed {
+        let questions = self.connector.newly_sent();
+        Noticed { questions, clocks_disagreed: self.clocks.newly_disagreed() }
     }
 
     fn last(&self) -> Result<Position, StoreError> {
@@ -212,7 +215,8 @@ impl ChangeLog for RedisLog {
             if *positioned { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
         })?;
         let Some(answer) = answer else { return Ok(Followed::Gap) };
-        Ok(lines(answer, position).unwrap_or(Followed::Gap))
+        let latest = Version::latest(system::wall());
+        Ok(lines(answer, position, latest).unwrap_or(Followed::Gap))
     }
 
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
@@ -223,16 +227,19 @@ impl ChangeLog for RedisLog {
         for key in keys {
             call.key(format!("{}{}", self.values, key.text()));
         }
-        let rows: Vec<Fields> =
-            self.with(Duration::ZERO, |connection, _| call.invoke(connection))?;
+        let wall = system::wall();
+        let (server, rows): (i64, Vec<Fields>) = self
+            .with(Duration::ZERO, |connection, _| call.invoke::<Vec<Value>>(connection))
+            .and_then(|reply| scripts::fetched(reply).ok_or_else(super::not_ours))?;
         if rows.len() != keys.len() {
             return Err(super::not_ours());
         }
-        let reading = |key| Reading { key, now, seal: self.seal.as_deref() };
+        let (seal, clocks) = (self.seal.as_deref(), &self.clocks);
+        let reading = |key| Reading { key, now, wall, seal, clocks };
         Ok(rows
             .iter()
             .zip(keys)
-            .map(|(row, key)| scripts::fetch_reply(row, reading(key)))
+            .map(|(row, key)| scripts::fetch_reply(row, server, reading(key)))
             .collect())
     }
 }
@@ -248,24 +255,25 @@ pub struct Named {
 
 type Lines = Vec<(String, HashMap<String, String>)>;
 
-/// `None` for anything but the lines we write.
-fn lines(answer: Value, after: &Position) -> Option<Followed> {
+/// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later
+/// release's, and nothing to us. `None`: there may be more than was taken.
+fn lines(answer: Value, after: &Position, latest: Version) -> Option<Followed> {
     let streams = Option::<Vec<(String, Lines)>>::from_redis_value(answer).ok()?;
     let lines = streams.into_iter().flatten().next().map(|(_, lines)| lines).unwrap_or_default();
     if lines.len() >= MOST {
         return None;
     }
     let position = lines.last().map_or_else(|| after.clone(), |(id, _)| Position(id.clone()));
-    let number = |line: &HashMap<String, String>, name| line.get(name)?.parse().ok().map(Version);
-    let changes = lines
-        .iter()
-        .map(|(_, line)| {
-            Some(Change {
-                key: Key::from_text(line.get("key")?)?,
-                version: number(line, "version")?,
-                floor: number(line, "floor")?,
-            })
-        })
-        .collect::<Option<_>>()?;
+    let changes = lines.iter().filter_map(|(_, line)| change(line, latest)).collect();
     Some(Followed::Lines { changes, position })
+}
+
+fn change(line: &HashMap<String, String>, latest: Version) -> Option<Change> {
+    let key = Key::from_text(line.get("key")?)?;
+    let number = |name| {
+        let number = line.get(name)?.parse().map(Version).ok()?;
+        (number <= latest).then_some(number)
+    };
+    let news = number("version").zip(number("floor"));
+    Some(Change { key, news: news.map(|(version, floor)| News { version, floor }) })
 }

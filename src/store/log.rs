@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Reply, StoreError};
+use super::{Noticed, Reply, StoreError};
 use crate::clock::Moment;
 use crate::entry::{Entry, Key, Version};
 use crate::seal::KeyId;
@@ -12,11 +12,17 @@ use crate::seal::KeyId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub String);
 
-/// One line: of this key something was committed, or its floor was raised.
+/// One line: of this key something was committed, its floor was raised, or a lease was given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub key: Key,
-    /// [`Version::NONE`] where only the floor was raised.
+    /// `None`: the line cannot be read or believed, so only the store can tell.
+    pub news: Option<News>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// [`Version::NONE`] where nothing was committed.
     pub version: Version,
     pub floor: Version,
 }
@@ -51,8 +57,8 @@ pub trait ChangeLog: Send + Sync {
     /// What the store has of each key now, servable or not, and its floor. In the order asked.
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError>;
 
-    /// Questions sent since this was asked last, to be counted.
-    fn newly_sent(&self) -> u64 {
-        0
+    /// What has happened since this was asked last, to be counted.
+    fn noticed(&self) -> Noticed {
+        Noticed::default()
     }
 }

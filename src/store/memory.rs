@@ -84,6 +84,18 @@ impl MemoryHost {
         })
     }
 
+    fn latest(&self) -> Version {
+        Version::latest(self.clock.wall())
+    }
+
+    /// The version, if it can be believed; then none is issued up to it.
+    fn saw(&self, version: Version) -> Version {
+        let version = version.believed(self.latest());
+        let mut state = self.state.lock();
+        state.issued = state.issued.max(version);
+        version
+    }
+
     /// Change a record by its own rules; see [`Record`].
     fn edit<R>(
         &self,
@@ -91,16 +103,17 @@ impl MemoryHost {
         now: Moment,
         change: impl FnOnce(&mut Record, &mut Context<'_>, &mut dyn FnMut(Version) -> Version) -> R,
     ) -> Result<Reply<R>, StoreError> {
-        let wall = self.clock.wall().unix_micros();
+        let wall = self.clock.wall();
+        let latest = Version::latest(wall);
         let mut state = self.state.lock();
         let State { issued, slots, .. } = &mut *state;
         let slot = slots.entry(key.bytes().into()).or_default();
         // The time makes versions grow even when the store has lost its memory.
         let mut issue = |above: Version| {
-            *issued = (*issued).max(above).next().max(Version(wall));
+            *issued = (*issued).max(above).next().max(Version(wall.unix_micros()));
             *issued
         };
-        let mut at = Context { kind: key.kind(), floor: &mut slot.floor, now };
+        let mut at = Context { kind: key.kind(), floor: &mut slot.floor, now, latest };
         let what = change(&mut slot.record, &mut at, &mut issue);
         let stored = slot.record.entry.as_ref().map_or(Version::NONE, |entry| entry.version);
         slot.newest = slot.newest.max(stored);
@@ -176,6 +189,7 @@ impl Host for MemoryHost {
             entry,
             confirmed_at: slot.confirmed_at.max(heartbeat),
             newest: slot.newest,
+            highest: state.issued,
             floor: slot.floor,
             pending_rejection: slot.record.pending_rejection,
             authority_failing: state.failing,
@@ -227,9 +241,10 @@ impl Host for MemoryHost {
     }
 
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
-        let asked_at = asked.at;
+        let (asked_at, latest) = (asked.at, self.latest());
+        self.saw(entry.version);
         let mut slot = self.slot(key);
-        if entry.version < slot.floor || entry.version < slot.newest {
+        if !(slot.floor.max(slot.newest)..=latest).contains(&entry.version) {
             return Ok(());
         }
         let known = slot.entry().is_some_and(|held| held.version == entry.version);
@@ -240,6 +255,7 @@ impl Host for MemoryHost {
     }
 
     fn raise_floor(&self, key: &Key, floor: Version) {
+        let floor = self.saw(floor);
         let mut slot = self.slot(key);
         slot.floor = slot.floor.max(floor);
     }
@@ -269,6 +285,7 @@ impl Host for MemoryHost {
     }
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
+        let (version, floor) = (self.saw(version), self.saw(floor));
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
         slot.map(|slot| {

@@ -4,7 +4,8 @@
 //! [`Store`] is the authority for a key: leases, versions, floors, back-off.
 //! - At most one live lease per key while the store keeps its data.
 //! - Versions only grow: a lease's version is above everything this store has issued, above the
-//!   floor and above what the caller has seen.
+//!   floor and above what the caller has seen. What no clock can have issued ([`Version::latest`]) is
+//!   not believed, whoever says it.
 //! - A commit below the stored version, the floor, or a later live lease is refused. The same
 //!   commit sent twice is accepted twice and changes nothing the second time.
 //! - Every operation may be repeated after a lost reply, with the same secret, without harm.
@@ -72,7 +73,8 @@ pub struct Claim {
     pub takeover: Option<Secret>,
     /// A stored value counts only when its version is above this.
     pub newer_than: Version,
-    /// The highest version this host has seen for the key; the lease's version lies above it.
+    /// The highest version this host has seen of any key; the lease's version lies above it. So a server
+    /// that lost writes issues none of them again once a host that saw them has spoken to it.
     pub highest_known: Version,
     /// A token the application has just had rejected: apply [`Store::invalidate`] first. When that
     /// refuses because the last drop was a moment ago, nobody mints: the answer is what is stored
@@ -106,7 +108,7 @@ pub enum Claimed {
 pub enum Committed {
     /// Stored now, or stored before by the same commit.
     Accepted,
-    /// A newer version is stored: adopt it.
+    /// Adopt it: a newer version is stored, or this one, and it ends earlier than was thought.
     Superseded(Entry),
     /// Refused by the floor, or by a later lease that has not committed yet: what was minted must
     /// not be published. Claim again.
@@ -254,10 +256,19 @@ pub trait Store: Send + Sync {
     /// Let go of what is kept for a next question and was not needed lately.
     fn rest(&self) {}
 
-    /// Questions sent since this was asked last, to be counted.
-    fn newly_sent(&self) -> u64 {
-        0
+    /// What has happened since this was asked last, to be counted.
+    fn noticed(&self) -> Noticed {
+        Noticed::default()
     }
+}
+
+/// What a way to a fleet's store has seen since it was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// Questions sent.
+    pub questions: u64,
+    /// Entries whose age the clocks did not agree about.
+    pub clocks_disagreed: u64,
 }
 
 /// What a host knows of a key: the entry that may be served and the marks beside it.
@@ -266,8 +277,10 @@ pub struct Known {
     pub entry: Option<Entry>,
     /// When this host last knew the entry to be the newest.
     pub confirmed_at: Moment,
-    /// The highest version seen, entry or not.
+    /// The highest version seen of this key, entry or not.
     pub newest: Version,
+    /// The highest version seen of any key.
+    pub highest: Version,
     /// Nothing below it is served.
     pub floor: Version,
     /// A rejection that could not be told to the authority yet.
@@ -429,6 +442,16 @@ pub trait Host: Store + Clock {
     fn count(&self, counter: Counter, times: u64);
 
     fn counted(&self, counter: Counter) -> u64;
+
+    fn count_noticed(&self, noticed: Noticed) {
+        let counts = [
+            (Counter::RedisCommands, noticed.questions),
+            (Counter::ClocksDisagreed, noticed.clocks_disagreed),
+        ];
+        for (counter, times) in counts.into_iter().filter(|(_, times)| *times > 0) {
+            self.count(counter, times);
+        }
+    }
 
     /// What is counted by family and source.
     fn tally(&self) -> Arc<Tally>;

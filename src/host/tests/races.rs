@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use super::super::layout::Slot;
+use super::super::table::latest;
 use super::{HostTable, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
@@ -266,8 +267,8 @@ fn a_mark_seen_before_an_eviction_changes_nothing_after_it() {
         put(&host, &key(&format!("crowd {n}")), 5, 100);
     }
     let words = table.map.slot(slot);
-    words.floor.raise(seen.0, 900);
-    words.newest.raise(seen.1, 900);
+    words.floor.raise(seen.0, Version(900), latest());
+    words.newest.raise(seen.1, Version(900), latest());
     assert!(!words.floor.set(seen.0, 900));
     assert_eq!((words.floor.value(), words.newest.value()), (0, 5));
 }

@@ -153,7 +153,7 @@ fn an_answer_that_was_overtaken_on_its_way_is_not_kept() {
     super::put(&host, &crm, 5, 300);
     let asked = Asked { at: now, reservation: host.reserve(&crm) };
     let (table, _) = host.current();
-    table.raise(&crm, |slot| &slot.newest, 7); // somebody heard of version 7 meanwhile
+    table.raise(&crm, |slot| &slot.newest, Version(7)); // somebody heard of version 7 meanwhile
     host.adopt(&crm, &entry(&crm, 6, 300, now), asked).unwrap();
     assert_eq!(version(&table, &crm), Some(5));
     host.adopt(&crm, &entry(&crm, 7, 300, now), asked).unwrap();

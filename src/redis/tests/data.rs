@@ -4,8 +4,14 @@ use std::cell::Cell;
 use std::sync::{Arc, Barrier};
 
 use super::*;
+use crate::clock::Clock;
+use crate::flight::{Engine, Outcome, Plan, Step};
+use crate::leader::Leader;
+use crate::redis::log::RedisLog;
 use crate::store::conformance::{RealTime, check};
 use crate::store::faulty::{Fault, FaultyStore};
+use crate::store::log::{ChangeLog as _, Fetched};
+use crate::store::memory::MemoryHost;
 
 #[test]
 fn redis_keeps_the_contract_of_a_store() {
@@ -43,21 +49,24 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
     let server = Server::start();
     let store = server.store();
     let crm = key("crm");
-    let known = Version(8_520_336_000_000_122);
+    // Of half a year ahead, with digits of its own to the last.
+    let round = system::wall().unix_micros() / 1_000_000_000 * 1_000_000_000;
+    let known = Version(round + 15_768_000_000_122);
+    let [minted, floor] = [1, 2].map(|more| (known.0 + more).to_string());
     let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
     let reply = store.claim(&crm, &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
     let mut admin = server.admin();
     let held: String = admin.ask("GET {sharedstate}:l:t:-:crm");
-    assert_eq!(held, "1:8520336000000123");
+    assert_eq!(held, format!("1:{minted}"));
     store.commit(&crm, &lease, &entry(lease.version, "one"), now()).unwrap();
     let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
-    assert_eq!(version, "8520336000000123");
+    assert_eq!(version, minted);
     store.invalidate(&crm, None, now()).unwrap();
-    let floor: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
-    assert_eq!(floor, "8520336000000124");
+    let stored: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
+    assert_eq!(stored, floor);
     let issued: String = admin.ask("HGET {sharedstate}:meta issued");
-    assert_eq!(issued, "8520336000000124");
+    assert_eq!(issued, floor);
 }
 
 #[test]
@@ -205,4 +214,104 @@ fn a_commit_that_a_frozen_server_carries_out_late_lives_no_longer_for_it() {
     let Claimed::Value(stored) = stored else { panic!("{stored:?}") };
     let later = entry.timing.usable_until.millis_until(stored.timing.usable_until);
     assert!((-300..=50).contains(&later), "{later} ms later than it was minted for");
+}
+
+/// What somebody else writes below the prefix, and a bug of ours might.
+const POISON: [&str; 2] = ["9007199254740992", "9000000000000000000"];
+
+#[test]
+fn a_highest_version_that_nobody_can_have_issued_ends_no_key() {
+    for poison in POISON {
+        let server = Server::start();
+        let store = server.store();
+        server.admin().tell(&format!("HSET {{sharedstate}}:meta issued {poison}"));
+        let one = mint(&store, &key("crm"), 1, "one");
+        let newer =
+            Claim { newer_than: one.version, highest_known: one.version, ..claim_of(secret(2)) };
+        let claimed = store.claim(&key("crm"), &newer, now()).unwrap().what;
+        let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
+        assert!(one.version < lease.version && lease.version <= Version::latest(system::wall()));
+        let two = store.commit(&key("crm"), &lease, &entry(lease.version, "two"), now()).unwrap();
+        assert_eq!(two.what, Committed::Accepted);
+        let issued: String = server.admin().ask("HGET {sharedstate}:meta issued");
+        assert_eq!(issued, lease.version.to_string(), "it is mended by the first who asks");
+    }
+}
+
+#[test]
+fn a_row_whose_version_or_floor_nobody_can_have_issued_is_as_good_as_none() {
+    for poison in POISON {
+        for field in ["ver", "floor"] {
+            let server = Server::start();
+            let store = server.store();
+            mint(&store, &key("crm"), 1, "one");
+            server.admin().tell(&format!("HSET {{sharedstate}}:v:t:-:crm {field} {poison}"));
+            let reply = store.claim(&key("crm"), &claim_of(secret(2)), now()).unwrap();
+            assert_eq!(reply.floor, Version::NONE);
+            let log = RedisLog::new(server.config());
+            let fetched = log.fetch(&[key("crm")], now()).unwrap().remove(0);
+            assert_eq!(fetched.floor, Version::NONE);
+            if field == "floor" {
+                assert!(matches!(reply.what, Claimed::Value(_)), "{:?}", reply.what);
+                continue;
+            }
+            assert_eq!(fetched.what, Fetched::Nothing);
+            let Claimed::Lease(lease) = reply.what else { panic!("{:?}", reply.what) };
+            let two = entry(lease.version, "two");
+            let committed = store.commit(&key("crm"), &lease, &two, now()).unwrap();
+            assert_eq!(committed, Reply { floor: Version::NONE, what: Committed::Accepted });
+            assert_eq!(value(&store, &key("crm")), b"two");
+        }
+    }
+}
+
+#[test]
+fn a_lease_whose_version_nobody_can_have_issued_fences_no_commit() {
+    let server = Server::start();
+    let store = server.store();
+    let lease = lease(&store, &key("crm"), 1);
+    server.admin().tell("SET {sharedstate}:l:t:-:crm ff:9007199254740992 PX 60000");
+    let one = entry(lease.version, "one");
+    let committed = store.commit(&key("crm"), &lease, &one, now()).unwrap().what;
+    assert_eq!(committed, Committed::Accepted);
+}
+
+#[test]
+fn hosts_carry_no_floor_that_nobody_can_have_raised_into_a_clean_store() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let log = Arc::new(RedisLog::new(server.config()));
+    let store = Arc::new(server.store());
+    let mut leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+    let engine = Engine::new(host.clone(), Some(store));
+    let mut mints = 0;
+    let mut get = || {
+        let mut step = engine.begin(&key("crm"), &Plan::usual(Clock::now(&*host)));
+        while let Step::Mint(ticket) = step {
+            mints += 1;
+            let minted = entry(Version::NONE, "token");
+            let (value, timing) = (minted.value.to_vec(), minted.timing);
+            step = engine.finish(*ticket, Outcome::Minted { value, timing, detail: Vec::new() });
+        }
+        assert!(matches!(step, Step::Served(_)), "{step:?}");
+        mints
+    };
+    assert_eq!(get(), 1);
+    leader.turn(Duration::from_millis(20));
+    let mut admin = server.admin();
+    for poison in POISON {
+        admin.tell(&format!("XADD {{sharedstate}}:log * key t:-:crm version 0 floor {poison}"));
+        admin.tell(&format!("XADD {{sharedstate}}:log * key t:-:crm version {poison} floor 0"));
+    }
+    for _ in 0..3 {
+        leader.turn(Duration::from_millis(20));
+    }
+    admin.tell("FLUSHALL");
+    for _ in 0..6 {
+        get();
+    }
+    engine.invalidate(&key("crm"), None).unwrap();
+    assert_eq!(get(), 2, "what was minted is served, before and after");
+    let issued: u64 = admin.ask("HGET {sharedstate}:meta issued");
+    assert!(Version(issued) <= Version::latest(system::wall()), "{issued}");
 }

@@ -7,7 +7,7 @@ use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
 use crate::redis::log::{Named, RedisLog};
 use crate::store::Host as _;
-use crate::store::log::{ChangeLog as _, Followed};
+use crate::store::log::{Change, ChangeLog as _, Followed, News};
 use crate::store::memory::MemoryHost;
 
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -149,8 +149,40 @@ fn lines_come_in_order_and_with_all_digits() {
         .collect();
     let followed = log.follow(&position, PATIENCE).unwrap();
     let Followed::Lines { changes, .. } = followed else { panic!("{followed:?}") };
-    let heard: Vec<_> = changes.iter().map(|it| (it.key.clone(), it.version)).collect();
+    let heard: Vec<_> =
+        changes.iter().map(|it| (it.key.clone(), it.news.unwrap().version)).collect();
     assert_eq!(heard, wanted.into_iter().map(|(k, e)| (k, e.version)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_line_of_a_later_release_is_passed_over_and_one_that_cannot_be_read_is_asked_about() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let position = log.last().unwrap();
+    let minted = mint(&server.store(), &key("crm"), 1, "one");
+    let mut admin = server.admin();
+    for line in [
+        "key v:-:page:home version 7 floor 0",
+        "key z:0:crm version 7 floor 0 flags 3",
+        "kind clear namespace page",
+        "key t:-:odd version seven floor 0",
+        "key t:-:far version 1 floor 9000000000000000000",
+        "key t:-:more version 7 floor 1 kind later",
+    ] {
+        admin.tell(&format!("XADD {{sharedstate}}:log * {line}"));
+    }
+    let followed = log.follow(&position, PATIENCE).unwrap();
+    let Followed::Lines { changes, position } = followed else { panic!("{followed:?}") };
+    let news = |version, floor| Some(News { version, floor });
+    let heard = [
+        ("crm", news(minted.version, Version::NONE)),
+        ("odd", None),
+        ("far", None),
+        ("more", news(Version(7), Version(1))),
+    ];
+    assert_eq!(changes, heard.map(|(name, news)| Change { key: key(name), news }));
+    let followed = log.follow(&position, PATIENCE).unwrap();
+    assert_eq!(followed, Followed::Lines { changes: Vec::new(), position });
 }
 
 #[test]

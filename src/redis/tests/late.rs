@@ -1,10 +1,8 @@
 //! Requests that a server carries out when nobody waits for them any more.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use super::network::{SHORT, fake_server};
+use super::network::{SHORT, way};
 use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
@@ -17,26 +15,15 @@ const LATE: Duration = Duration::from_millis(1_500);
 /// The way to `server`, where whatever has an entry in it arrives late, as in the buffer of a server
 /// that is frozen. Who asks gives up long before.
 fn jammed(server: &Server) -> RedisStore {
-    let port = server.port;
-    let config = fake_server(move |mut near| {
-        let mut far = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let (mut back, mut from) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-        let answers = thread::spawn(move || std::io::copy(&mut from, &mut back));
-        let mut request = [0; 8192];
-        while let Ok(length @ 1..) = near.read(&mut request) {
-            if request[..length].windows(7).any(|word| word == b"\"value\"") {
-                thread::sleep(LATE);
-            }
-            far.write_all(&request[..length]).unwrap();
-        }
-        let _ = far.shutdown(Shutdown::Write);
-        let _ = answers.join();
-    });
-    RedisStore::new(RedisConfig { response_timeout: SHORT * 2, ..config })
+    let late = |request: &[u8]| match request.windows(7).any(|word| word == b"\"value\"") {
+        true => LATE,
+        false => Duration::ZERO,
+    };
+    RedisStore::new(RedisConfig { response_timeout: SHORT * 2, ..way(server, late) })
 }
 
 /// Every script that takes an entry is known to the server from then on, and sent once.
-fn server() -> Server {
+pub fn server() -> Server {
     let server = Server::start();
     let store = server.store();
     let known = mint(&store, &key("known"), 1, "one");
@@ -46,7 +33,7 @@ fn server() -> Server {
 }
 
 /// How much later than `entry` what is stored by now ends.
-fn later(server: &Server, entry: &Entry) -> i64 {
+pub fn later(server: &Server, entry: &Entry) -> i64 {
     let store = server.store();
     let end = now().plus(Duration::from_secs(20));
     loop {
@@ -66,7 +53,7 @@ fn later(server: &Server, entry: &Entry) -> i64 {
 }
 
 /// A clock tick, and some.
-const TICKS: i64 = 100;
+pub const TICKS: i64 = 100;
 
 #[test]
 fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it() {
@@ -92,7 +79,9 @@ fn an_entry_given_back_to_a_server_that_comes_to_it_late_lives_no_longer_for_it(
 fn a_version_ahead_of_the_clock_makes_no_entry_live_shorter() {
     let server = server();
     let store = server.store();
-    let ahead = Claim { highest_known: Version(8_520_336_000_000_122), ..claim_of(secret(1)) };
+    let half_a_year = 15_768_000_000_000;
+    let known = Version(system::wall().unix_micros() + half_a_year);
+    let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
     let claimed = store.claim(&key("crm"), &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
     let entry = entry(lease.version, "one");

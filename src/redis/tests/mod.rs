@@ -1,5 +1,6 @@
 //! Claims about Redis that the conformance suite cannot make, on real servers and on bad ones.
 
+mod clocks;
 mod data;
 mod follow;
 mod informants;

@@ -1,7 +1,7 @@
 //! Connecting, deadlines, and servers that die or misbehave.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::super::testing::patient;
@@ -21,6 +21,31 @@ pub(super) fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> 
         }
     });
     RedisConfig::parse(&format!("redis://127.0.0.1:{port}")).unwrap()
+}
+
+/// A way to `server` on which each request takes as long as `delay` says of it.
+pub(super) fn way(
+    server: &Server,
+    delay: impl Fn(&[u8]) -> Duration + Send + Sync + 'static,
+) -> RedisConfig {
+    let port = server.port;
+    fake_server(move |mut near| {
+        let mut far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut back, mut from) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let answers = thread::spawn(move || std::io::copy(&mut from, &mut back));
+        let mut request = [0; 8192];
+        while let Ok(length @ 1..) = near.read(&mut request) {
+            thread::sleep(delay(&request[..length]));
+            far.write_all(&request[..length]).unwrap();
+        }
+        let _ = far.shutdown(Shutdown::Write);
+        let _ = answers.join();
+    })
+}
+
+/// One on which every request takes so long, however patient who asks.
+pub(super) fn slow_way(server: &Server, delay: Duration) -> RedisStore {
+    RedisStore::new(patient(way(server, move |_| delay)))
 }
 
 /// What an operation ended with, and how long it took.
