@@ -212,7 +212,7 @@ pub(super) fn create_named(
     path: &Path,
     write: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<bool> {
-    let unnamed = place.folder.join(format!("new-{:016x}", getrandom::u64().unwrap_or(0)));
+    let unnamed = place.folder.join(format!("new-{:016x}", crate::random::number().unwrap_or(0)));
     let made = create_new(&unnamed)
         .and_then(|file| write(&file))
         .and_then(|()| fs::hard_link(&unnamed, path));
@@ -254,7 +254,7 @@ fn write_table(file: &File, sizes: Sizes) -> io::Result<()> {
     for (word, half) in header.boot.iter().zip(boot_id()) {
         word.store(half, Relaxed);
     }
-    header.seed.store(getrandom::u64().unwrap_or(0), Relaxed);
+    header.seed.store(crate::random::number().unwrap_or(0), Relaxed);
     header.magic.store(MAGIC, Relaxed);
     Ok(())
 }

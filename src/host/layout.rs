@@ -13,7 +13,7 @@
 //! The large areas make the file look big (`ls -l`); what it occupies is `du`.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use crate::clock::Timeline;
 use crate::entry::Version;
@@ -52,13 +52,28 @@ pub struct Header {
     pub timeline: Timeline,
     /// Highest version issued here; any process, by fetch-max.
     pub issued: AtomicU64,
-    /// Failures in a row (high 16 bits) and the moment until which nobody asks; by compare-and-set.
+    /// [`crate::store::breaker::Breaker`]; any process, by compare-and-set.
     pub breaker: AtomicU64,
+    /// Since when nothing was heard of the authority, zero while it answers. Any process, by compare-and-set.
+    pub silent_since: AtomicU64,
+    /// When it last answered a process of this host. Any process, fetch-max.
+    pub answered_at: AtomicU64,
+    /// [`crate::clock::ServerLead`]; zero before it was heard. Leaders.
+    pub server_lead: AtomicI64,
     /// The right to follow the change log: [`RightWord`], its generation is the term.
     pub leader: AtomicU64,
-    /// Everything in the table was the newest at this moment; by fetch-max, see `crate::leader`.
+    /// Everything in the table that is vouched for was the newest at this moment; by fetch-max, see
+    /// `crate::leader`.
     pub heartbeat: AtomicU64,
-    _reserved: [AtomicU64; 37],
+    /// What was not confirmed since this moment is in doubt (high 63 bits), and whether that is still to be
+    /// compared. Leaders, by compare-and-set; read after the heartbeat, written before it.
+    pub doubt: AtomicU64,
+    /// What is in doubt was the newest at this moment.
+    pub doubted_beat: AtomicU64,
+    /// [`crate::store::log::Anchor`]: milliseconds, number and digest. Leaders; of two that write at once
+    /// nothing is left that stands.
+    pub anchor: [AtomicU64; 3],
+    _reserved: [AtomicU64; 29],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
@@ -99,10 +114,11 @@ pub struct Slot {
     pub lost: AtomicU64,
     /// Bit per buffer whose pages are allocated. Bucket's writer, after `posix_fallocate`.
     pub allocated: AtomicU64,
-    /// Generation of a flight (high 32 bits) and the process that has it. Its owner; means nothing
-    /// under another generation, for an earlier release leaves it as it is.
+    /// Generation of a flight (high 32 bits) and the process that has it. Its owner.
     pub flight_by: AtomicU64,
-    _reserved: [AtomicU64; 3],
+    /// Another host mints the key until this moment; zero where that is not known. Anybody moves it.
+    pub busy_until: Mark,
+    _reserved: [AtomicU64; 2],
 }
 
 /// Where a key is looked up, and the right to write the slots found there.
@@ -243,6 +259,28 @@ impl Marked {
 
     const fn keys(self) -> u64 {
         self.0 & !Mark::VALUE
+    }
+}
+
+/// Since when entries are in doubt, and whether they are still to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt(pub u64);
+
+impl Doubt {
+    pub fn from(since: i64) -> Self {
+        Self((since.max(0) as u64) << 1 | 1)
+    }
+
+    pub fn since(self) -> i64 {
+        (self.0 >> 1) as i64
+    }
+
+    pub fn is_settled(self) -> bool {
+        self.0 & 1 == 0
+    }
+
+    pub fn settled(self) -> Self {
+        Self(self.0 & !1)
     }
 }
 

@@ -5,7 +5,6 @@
 //! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, [`tally`] is
 //! where it is counted, and [`HostTable`] is the store and the host that a flight sees.
 
-mod breaker;
 mod codec;
 mod file;
 mod layout;
@@ -23,28 +22,29 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use self::breaker::Breaker;
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{RightWord, Slot, State};
+use self::layout::{Doubt, RightWord, Slot, State};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::{Table, latest};
 use self::tally::TallyFile;
-use crate::clock::{Clock, Moment, WallTime, system};
+use crate::clock::{Clock, Moment, ServerLead, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 use crate::seal::Seal;
+use crate::store::breaker::Breaker;
+use crate::store::log::Anchor;
 use crate::store::record::{Context, Record};
 use crate::store::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Reply,
-    Reservation, Resident, Right, Secret, Stock, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Leave,
+    Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
 
 /// How often a process looks whether its table still has a name.
@@ -224,6 +224,23 @@ impl HostTable {
     }
 }
 
+/// Who waits for another host's mint, or is just about to, looks again.
+fn wake(slot: &Slot) {
+    let busy = slot.busy_until.seen();
+    if busy.value() != 0 {
+        slot.busy_until.set(busy, 0);
+    }
+    if slot.flight_since.load(Acquire) != 0 {
+        ring(slot);
+    }
+}
+
+/// Whoever sleeps at the slot's bell looks again.
+fn ring(slot: &Slot) {
+    slot.bell.fetch_add(1, AcqRel);
+    sys::futex_wake_all(&slot.bell);
+}
+
 /// A moment as a mark has it.
 fn mark(moment: Moment) -> u64 {
     moment.as_millis().max(0) as u64
@@ -257,6 +274,10 @@ impl Clock for HostTable {
 
     fn wall(&self) -> WallTime {
         system::wall()
+    }
+
+    fn bring_nearer(&self, span: Duration) {
+        self.table().header().timeline.bring_nearer(span);
     }
 }
 
@@ -323,8 +344,10 @@ impl Host for HostTable {
         // key's. It moves the state before it clears them, so an unmoved state means they are ours.
         for _ in 0..8 {
             let slot = table.find(key)?;
-            let (state, record) = table.read(slot, key);
             let words = table.map.slot(slot);
+            // Before everything else: what comes after it rings it again.
+            let bell = words.bell.load(Acquire);
+            let (state, record) = table.read(slot, key);
             let (floor, newest) =
                 (words.floor.seen().version(latest), words.newest.seen().version(latest));
             let in_force = |entry: &Entry| (floor..=latest).contains(&entry.version);
@@ -336,6 +359,9 @@ impl Host for HostTable {
                 newest: newest.max(floor),
                 highest: table.highest(latest),
                 floor,
+                heartbeat: Moment::from_millis(table.header().heartbeat.load(Acquire) as i64),
+                bell,
+                busy_until: Moment::from_millis(words.busy_until.value() as i64),
                 pending_rejection: record.pending_rejection,
                 ask_at: Moment::from_millis(words.next_check.value() as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
@@ -424,8 +450,7 @@ impl Host for HostTable {
         }
         table.rights.give_back(Space::Flight, slot, &words.flight, right.generation);
         // Unlock first, then ring: whoever wakes finds the right free.
-        words.bell.fetch_add(1, AcqRel);
-        sys::futex_wake_all(&words.bell);
+        ring(words);
     }
 
     fn wait(&self, key: &Key, bell: u32, at_most: Duration) {
@@ -485,7 +510,12 @@ impl Host for HostTable {
 
     fn resident(&self) -> Vec<Key> {
         let table = self.table();
-        (0..table.map.sizes().slots).filter_map(|slot| table.key_in(slot)).collect()
+        let used = |slot: usize| table.map.slot(slot).used.load(Relaxed);
+        let slots = 0..table.map.sizes().slots;
+        let mut keys: Vec<_> =
+            slots.filter_map(|slot| Some((used(slot), table.key_in(slot)?))).collect();
+        keys.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        keys.into_iter().map(|(_, key)| key).collect()
     }
 
     fn survey(&self, at_most: usize) -> Vec<Resident> {
@@ -540,9 +570,64 @@ impl Host for HostTable {
             && table.raise(key, |slot| &slot.floor, floor)
     }
 
-    fn beat(&self, at: Moment) {
+    fn set_busy(&self, key: &Key, until: Moment) {
+        self.table().mark(key, |slot| &slot.busy_until, |_| Some(mark(until)));
+    }
+
+    fn wake(&self, key: &Key) {
         let table = self.table();
-        table.header().heartbeat.fetch_max(at.as_millis().max(0) as u64, AcqRel);
+        if let Some(slot) = table.find(key) {
+            wake(table.map.slot(slot));
+        }
+    }
+
+    fn beat(&self, at: Moment, anchor: &Anchor) {
+        let table = self.table();
+        table.header().heartbeat.fetch_max(mark(at), AcqRel);
+        let words = [anchor.line.0, anchor.line.1, anchor.digest];
+        for (word, value) in table.header().anchor.iter().zip(words) {
+            if word.load(Relaxed) != value {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        let table = self.table();
+        let [ms, number, digest] = table.header().anchor.each_ref().map(|word| word.load(Relaxed));
+        let led = table.header().heartbeat.load(Relaxed) != 0;
+        led.then_some(Anchor { line: (ms, number), digest })
+    }
+
+    fn doubt(&self) -> u64 {
+        let table = self.table();
+        let header = table.header();
+        let seen = Doubt(header.doubt.load(Acquire));
+        // What is still in doubt since an earlier time goes on being vouched for no longer than then.
+        if seen.is_settled() {
+            header.doubted_beat.store(header.heartbeat.load(Acquire), Release);
+        }
+        let doubt = Doubt::from(table.now().as_millis().max(seen.since()));
+        header.doubt.store(doubt.0, Release);
+        (0..table.map.sizes().slots).for_each(|slot| wake(table.map.slot(slot)));
+        doubt.0
+    }
+
+    fn settle(&self, doubt: u64) {
+        self.table().header().doubt.swing(doubt, Doubt(doubt).settled().0);
+    }
+
+    fn in_doubt(&self) -> Option<u64> {
+        let doubt = Doubt(self.table().header().doubt.load(Acquire));
+        (!doubt.is_settled()).then_some(doubt.0)
+    }
+
+    fn hear_clock(&self, told: i64, continued: bool) {
+        let table = self.table();
+        let (word, now) = (&table.header().server_lead, table.now());
+        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, continued);
+        word.store(heard.lead.word(), Relaxed);
+        self.stood_still_for(heard.gained);
     }
 
     fn lead(&self, now: Moment, until: Moment) -> Option<Right> {
@@ -580,25 +665,42 @@ impl Host for HostTable {
         self.table.read().table.header().counters[counter as usize].load(Relaxed)
     }
 
-    fn authority_allowed(&self, now: Moment) -> bool {
+    fn may_ask(&self, now: Moment) -> Leave {
         let table = self.table();
         let word = &table.header().breaker;
         let seen = word.load(Acquire);
         let breaker = Breaker::unpack(seen);
         // Whoever moves the deadline on is the one that probes; if it dies, the next may.
-        !breaker.is_open() || breaker.probed(now).is_some_and(|next| word.swing(seen, next.pack()))
+        let probes = || breaker.probed(now).is_some_and(|next| word.swing(seen, next.pack()));
+        if !breaker.is_open() || probes() {
+            return Leave::Given;
+        }
+        Leave::Withheld { certain: breaker.certain }
     }
 
-    fn authority_heard(&self, heard: Heard, now: Moment) -> bool {
+    fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool {
         let table = self.table();
-        let word = &table.header().breaker;
+        let header = table.header();
+        let (word, silent_since) = (&header.breaker, &header.silent_since);
         let seen = word.load(Acquire);
         if heard == Heard::Answer {
+            header.answered_at.fetch_max(mark(now), Relaxed);
+            silent_since.store(0, Relaxed);
             return seen != 0 && word.swing(seen, 0);
         }
         table.count(Counter::StoreErrors, 1);
+        if heard != Heard::Refusal && header.answered_at.load(Relaxed) > mark(asked_at) {
+            return false;
+        }
+        if heard != Heard::Refusal {
+            silent_since.swing(0, mark(now));
+        }
+        let since = match silent_since.load(Relaxed) {
+            0 => now,
+            since => Moment::from_millis(since as i64),
+        };
         let before = Breaker::unpack(seen);
-        let next = before.failed(heard, now);
+        let next = before.failed(heard, since, now);
         table.count(Counter::BreakerOpened, u64::from(next.is_open() && !before.is_open()));
         word.swing(seen, next.pack()) && seen == 0
     }

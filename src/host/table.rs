@@ -17,7 +17,8 @@ use std::time::Duration;
 use super::codec;
 use super::file::{self, Place};
 use super::layout::{
-    Bucket, EVICTED, Header, Lost, Mark, Marked, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
+    Bucket, Doubt, EVICTED, Header, Lost, Mark, Marked, RightWord, Sizes, Slot, State, Tag, Target,
+    WAYS,
 };
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
@@ -337,11 +338,20 @@ impl Table {
         let word = words.confirmed.load(Relaxed);
         let ours = word & !(CONFIRMED_MS as u64) == sequence_tag(state);
         let asked = if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 };
-        // The heartbeat before the mark: what was heard before it beat is marked by then.
-        let heartbeat = self.header().heartbeat.load(Acquire) as i64;
+        // Vouched for before the mark: what was heard before the heart beat is marked by then.
+        let vouched = self.vouched(asked);
         let newest = words.newest.value();
         let heard = synced.is_some_and(|version| version.0 >= newest);
-        Moment::from_millis(if heard { asked.max(heartbeat) } else { asked })
+        Moment::from_millis(if heard { asked.max(vouched) } else { asked })
+    }
+
+    /// Up to when the leader vouches for what was last confirmed at `asked`.
+    fn vouched(&self, asked: i64) -> i64 {
+        let header = self.header();
+        // The heartbeat first: one that came after a doubt is not to be taken for one before it.
+        let heartbeat = header.heartbeat.load(Acquire) as i64;
+        let in_doubt = asked < Doubt(header.doubt.load(Acquire)).since();
+        if in_doubt { heartbeat.min(header.doubted_beat.load(Acquire) as i64) } else { heartbeat }
     }
 
     pub(super) fn bucket(&self, hash: u64) -> usize {
@@ -660,7 +670,7 @@ impl<'a> Tenure<'a> {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let marks = [&words.floor, &words.newest, &words.next_check];
+        let marks = [&words.floor, &words.newest, &words.next_check, &words.busy_until];
         let marked = marks.map(Mark::seen);
         let notes = [&words.confirmed, &words.flight_secret];
         let noted = notes.map(|note| note.load(Acquire));

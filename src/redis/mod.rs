@@ -300,6 +300,10 @@ impl Store for RedisStore {
         self.pool.rest();
     }
 
+    fn let_go(&self) {
+        self.pool.let_go();
+    }
+
     fn noticed(&self) -> Noticed {
         let questions = self.pool.connector().newly_sent();
         Noticed { questions, clocks_disagreed: self.clocks.newly_disagreed() }

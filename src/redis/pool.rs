@@ -98,8 +98,7 @@ impl Pool {
                         self.keep(connection);
                     }
                     return result.map_err(|error| match self.connector.explain(&error) {
-                        // Perhaps it was this connection only, cut by something on the way.
-                        StoreError::TimedOut(why) if !fresh => StoreError::Unreachable(why),
+                        StoreError::TimedOut(why) if !fresh => StoreError::Lapsed(why),
                         explained => explained,
                     });
                 }
@@ -133,6 +132,13 @@ impl Pool {
     pub fn rest(&self) {
         if self.generation == process::generation() {
             self.close_idle(&mut self.state.lock());
+        }
+    }
+
+    /// Close whatever is idle.
+    pub fn let_go(&self) {
+        if self.generation == process::generation() {
+            self.state.lock().idle.clear();
         }
     }
 

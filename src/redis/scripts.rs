@@ -12,7 +12,7 @@ use super::envelope::{self, Unreadable};
 use crate::clock::{Moment, WallTime};
 use crate::entry::{Entry, Key, Timing, Version};
 use crate::seal::{KeyId, Seal};
-use crate::store::log::Fetched;
+use crate::store::log::{Fetched, Stored};
 use crate::store::{Claimed, Committed, Lease, Reply, Secret};
 
 macro_rules! script {
@@ -28,12 +28,13 @@ pub static ABANDON: LazyLock<Script> = script!("common.lua", "abandon.lua");
 pub static INVALIDATE: LazyLock<Script> = script!("common.lua", "invalidate.lua");
 pub static RESTORE: LazyLock<Script> = script!("common.lua", "restore.lua");
 pub static FETCH: LazyLock<Script> = script!("fetch.lua");
+pub static VERSIONS: LazyLock<Script> = script!("versions.lua");
 
 /// What a script answers: texts, for Lua's own numbers would lose digits.
 pub type Fields = Vec<Vec<u8>>;
 
 /// A stored entry, or only its version when its body cannot be read.
-pub type Stored = Result<Entry, (Version, Unreadable)>;
+pub type Body = Result<Entry, (Version, Unreadable)>;
 
 /// What it takes to make an entry of a reply.
 #[derive(Clone, Copy)]
@@ -75,18 +76,18 @@ impl Clocks {
 }
 
 pub enum ClaimReply {
-    Value(Stored),
+    Value(Body),
     Other(Claimed),
 }
 
 pub enum CommitReply {
     /// As what is stored is to be dated.
     Accepted(Timing),
-    Superseded(Stored),
+    Superseded(Body),
     Fenced,
     /// Restore only: there is nothing as new; send the whole entry. With what it would replace, and
     /// the server's time.
-    Missing(Option<Stored>, i64),
+    Missing(Option<Body>, i64),
 }
 
 /// Takes a reply apart from the front; `None` wherever it is not what a script of ours sends.
@@ -136,6 +137,19 @@ impl<'a> Reader<'a> {
         self.number().map(Duration::from_millis)
     }
 
+    fn stored_version(&self, version: &str, usable: &str, server: i64, now: Moment) -> Stored {
+        let number = version.parse().map(|number| Version(number).believed(self.latest));
+        let usable = usable.parse::<i64>();
+        match (number, usable) {
+            (Ok(Version::NONE), _) => Stored::NOTHING,
+            (Ok(version), Ok(usable)) => {
+                let usable_until = now.plus_millis(usable.saturating_sub(server));
+                Stored::Version { version, usable_until }
+            }
+            _ => Stored::Foreign,
+        }
+    }
+
     fn timing(&mut self, reading: Reading<'_>) -> Option<Timing> {
         let instants = Instants {
             minted: self.number()?,
@@ -155,7 +169,7 @@ impl<'a> Reader<'a> {
         Some(dated.timing)
     }
 
-    fn stored(&mut self, reading: Reading<'_>) -> Option<Stored> {
+    fn stored(&mut self, reading: Reading<'_>) -> Option<Body> {
         let version = self.version()?;
         let timing = self.timing(reading)?;
         let body = self.bytes()?;
@@ -211,6 +225,31 @@ pub fn commit_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Commi
 pub fn invalidate_reply(fields: &Fields, wall: WallTime) -> Option<Reply<bool>> {
     let mut reply = Reader::of(fields, wall)?;
     Some(Reply { floor: reply.version()?, what: reply.text()? == "1" })
+}
+
+/// What the store has of each of so many keys.
+pub fn versions_reply(
+    fields: &Fields,
+    keys: usize,
+    now: Moment,
+    wall: WallTime,
+) -> Option<Vec<Reply<Stored>>> {
+    let mut reply = Reader::of(fields, wall)?;
+    let server = reply.now?;
+    if fields.len() != 1 + keys * 3 {
+        return None;
+    }
+    let one = |_| {
+        let floor = reply.version().unwrap_or_default();
+        let (version, usable) = (reply.text(), reply.text());
+        let what = match (version, usable) {
+            (Some(""), _) => Stored::NOTHING,
+            (Some(version), Some(usable)) => reply.stored_version(version, usable, server, now),
+            _ => Stored::Foreign,
+        };
+        Reply { floor, what }
+    };
+    Some((0..keys).map(one).collect())
 }
 
 /// The server's clock, and a reply for each key.

@@ -25,7 +25,10 @@ use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
+use crate::random;
+use crate::store::log::Anchor;
 
+pub mod breaker;
 #[cfg(test)]
 pub mod conformance;
 #[cfg(test)]
@@ -43,7 +46,7 @@ impl Secret {
     pub fn random() -> Self {
         // A failing getrandom leaves no way to tell two minters apart; the address-space layout
         // and the process id would not either. Linux fails it only before boot has finished.
-        Self(getrandom::u64().unwrap_or(1).max(1))
+        Self(random::number().unwrap_or(1).max(1))
     }
 
     /// `None` for zero, which stands for "no secret" in shared memory and in Redis.
@@ -133,8 +136,7 @@ pub const MAX_REASON: usize = 200;
 /// How much of the pause is added at random so that a fleet does not come back in step: 0 to 25 %.
 /// Only ever added: the pause named is the least.
 pub fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(0) % 251;
-    pause + pause * random / 1000
+    pause + pause.mul_f64(0.25 * random::share())
 }
 
 /// What a store had, as this host keeps it: see [`Timing::spread`].
@@ -143,8 +145,7 @@ pub fn as_kept_here(entry: Entry, kind: Kind) -> Entry {
         // A sheet is refreshed early or in time, never late.
         return entry;
     }
-    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-    Entry { timing: entry.timing.spread(share), ..entry }
+    Entry { timing: entry.timing.spread(random::share()), ..entry }
 }
 
 /// The pause after `failures` failures in a row (1 is the first).
@@ -165,9 +166,16 @@ pub enum StoreError {
     /// No connection, or a lost one. The operation may or may not have happened.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer in time, for connecting or for the reply; otherwise like `Unreachable`.
+    /// No answer in time, for connecting or for the reply; otherwise like `Unreachable`. It may be slow, or gone.
     #[error("{0}")]
     TimedOut(String),
+    /// No answer in time on a connection that had been used before: perhaps it was this connection only, cut
+    /// by something on the way.
+    #[error("{0}")]
+    Lapsed(String),
+    /// It was not asked: it has not answered others lately, and it is not certain yet that it is gone.
+    #[error("{0}")]
+    NotAsked(String),
     /// The store answered and refused (authentication, read-only, out of memory).
     #[error("{0}")]
     Refused(String),
@@ -183,7 +191,10 @@ pub enum StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     Answer,
-    Failure,
+    /// It refused, or there is no way to it.
+    Refusal,
+    /// Nothing on a connection that may have been cut.
+    Lapse,
     /// Nothing, for as long as it was waited for.
     Silence,
 }
@@ -193,10 +204,28 @@ impl Heard {
     pub fn of(error: Option<&StoreError>) -> Self {
         match error {
             Some(StoreError::TimedOut(_)) => Self::Silence,
-            Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Failure,
+            Some(StoreError::Lapsed(_) | StoreError::NotAsked(_)) => Self::Lapse,
+            Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Refusal,
             None | Some(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Self::Answer,
         }
     }
+}
+
+impl StoreError {
+    /// Whether the store may be merely slow: nobody knows yet whether it is there.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::TimedOut(_) | Self::Lapsed(_) | Self::NotAsked(_))
+    }
+}
+
+/// Whether an authority may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    Given,
+    /// It has not answered this host lately, and somebody else asks; whether it is certain that it is out of reach.
+    Withheld {
+        certain: bool,
+    },
 }
 
 pub trait Store: Send + Sync {
@@ -256,6 +285,9 @@ pub trait Store: Send + Sync {
     /// Let go of what is kept for a next question and was not needed lately.
     fn rest(&self) {}
 
+    /// Let go of what is kept for a next question: there will be none for a while.
+    fn let_go(&self) {}
+
     /// What has happened since this was asked last, to be counted.
     fn noticed(&self) -> Noticed {
         Noticed::default()
@@ -277,6 +309,12 @@ pub struct Known {
     pub entry: Option<Entry>,
     /// When this host last knew the entry to be the newest.
     pub confirmed_at: Moment,
+    /// When everything here was the newest that is vouched for.
+    pub heartbeat: Moment,
+    /// Rung when what is waited for may have come; from before everything else here was read.
+    pub bell: u32,
+    /// Another host mints the key, and will have to until then unless something is heard of it.
+    pub busy_until: Moment,
     /// The highest version seen of this key, entry or not.
     pub newest: Version,
     /// The highest version seen of any key.
@@ -412,15 +450,52 @@ pub trait Host: Store + Clock {
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
 
-    /// Every key that has a place here.
+    /// Every key that has a place here; what was used last comes first.
     fn resident(&self) -> Vec<Key>;
 
     /// The authority has `version` of the key (or only a new floor): nothing older is taken over
     /// or trusted from now on. Whether the key has a place here; nothing happens otherwise.
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool;
 
-    /// Everything here was the newest at `at`; see [`crate::leader`].
-    fn beat(&self, at: Moment);
+    /// Another host mints the key until then, as far as is known; see [`Host::wake`].
+    fn set_busy(&self, key: &Key, until: Moment);
+
+    /// What those who wait for another host's mint wait for may have come: nobody is known to mint the
+    /// key any more, and the bell rings.
+    fn wake(&self, key: &Key);
+
+    /// Everything here was the newest at `at`; see [`crate::leader`]. With where the log had been read to,
+    /// for the next leader.
+    fn beat(&self, at: Moment, anchor: &Anchor);
+
+    /// Where the log was read to when this host's heart last beat.
+    fn anchor(&self) -> Option<Anchor>;
+
+    /// Something may have been missed. From now on a heartbeat vouches only for what has been confirmed since;
+    /// nobody is known to mint anything. What [`Host::settle`] is told.
+    fn doubt(&self) -> u64;
+
+    /// All that was in doubt has been compared.
+    fn settle(&self, doubt: u64);
+
+    /// Whether something is in doubt that nobody has compared yet.
+    fn in_doubt(&self) -> Option<u64>;
+
+    /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
+    /// host, this host stood still and does not know it: everything here comes nearer by as much.
+    /// `continued`: it is the clock that was heard last.
+    fn hear_clock(&self, told: i64, continued: bool);
+
+    /// Whatever it had is that much older.
+    fn stood_still_for(&self, gained: Option<Duration>) {
+        let Some(gained) = gained else { return };
+        self.bring_nearer(gained);
+        self.count(Counter::ClockJumps, 1);
+        ::log::warn!(
+            "the clock of Redis has gone on by {gained:?} more than this host's: this host stood still, or \
+             that clock was set ahead; deadlines have come nearer by as much"
+        );
+    }
 
     /// Become the one process that follows the change log; `None` while another does. Until then
     /// a leader that does not say otherwise keeps it.
@@ -458,8 +533,9 @@ pub trait Host: Store + Clock {
 
     /// Whether the authority may be asked now. After a few failures in a row the whole host stops
     /// asking for a short, growing time, and then one process probes.
-    fn authority_allowed(&self, now: Moment) -> bool;
+    fn may_ask(&self, now: Moment) -> Leave;
 
-    /// What came of asking. Whether that is news: the first failure, or the first answer after one.
-    fn authority_heard(&self, heard: Heard, now: Moment) -> bool;
+    /// What came of asking at `asked_at`. Whether that is news: the first failure, or the first answer after
+    /// one. While others are answered, who is not is merely slow.
+    fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool;
 }

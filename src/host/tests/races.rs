@@ -10,7 +10,7 @@ use super::super::table::latest;
 use super::{HostTable, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
-use crate::store::{Boarding, Heard, Host as _, Right, Store as _};
+use crate::store::{Boarding, Heard, Host as _, Leave, Right, Store as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Each race showed within a tenth of a second before it was mended.
@@ -172,15 +172,16 @@ fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask
     let dir = temp();
     let (one, other) = (open(dir.path()), open(dir.path()));
     for _ in 0..3 {
-        assert!(one.authority_allowed(one.now()));
-        one.authority_heard(Heard::Failure, one.now());
+        assert_eq!(one.may_ask(one.now()), Leave::Given);
+        one.authority_heard(Heard::Refusal, one.now(), one.now());
     }
-    assert!(!one.authority_allowed(one.now()) && !other.authority_allowed(other.now()));
+    let withheld = Leave::Withheld { certain: true };
+    assert_eq!([one.may_ask(one.now()), other.may_ask(other.now())], [withheld; 2]);
     let later = one.now().plus(Duration::from_secs(10));
-    assert!(one.authority_allowed(later));
-    assert!(!other.authority_allowed(later), "two probers");
-    assert!(other.authority_heard(Heard::Answer, later), "news");
-    assert!(one.authority_allowed(later) && other.authority_allowed(later));
+    assert_eq!(one.may_ask(later), Leave::Given);
+    assert_eq!(other.may_ask(later), withheld, "two probers");
+    assert!(other.authority_heard(Heard::Answer, later, later), "news");
+    assert_eq!([one.may_ask(later), other.may_ask(later)], [Leave::Given; 2]);
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn a_minters_host_keeps_its_own_deadlines_where_redis_has_later_ones() {
     let mut minted = Entry { unsynced: true, ..stored };
     minted.timing.usable_until = minted.timing.usable_until.plus_millis(-90_000);
     minted.timing.expires_at = minted.timing.expires_at.plus_millis(-90_000);
+    host.restore(&key("crm"), &minted, crate::clock::Clock::now(&*host)).unwrap();
     let asked =
         Asked { at: crate::clock::Clock::now(&*host), reservation: host.reserve(&key("crm")) };
     host.adopt(&key("crm"), &minted, asked).unwrap();

@@ -87,7 +87,7 @@ fn what_an_acl_denies_is_a_refusal_that_says_where_to_look() {
     let config = server.tcp("app:pw@", "");
     let (store, log) = (RedisStore::new(config.clone()), RedisLog::new(config));
     let in_a_script = claim(&store, &key("crm"), 1).unwrap_err();
-    let by_itself = log.last().unwrap_err();
+    let by_itself = log.look(None).unwrap_err();
     for error in [&in_a_script, &by_itself] {
         assert!(matches!(error, StoreError::Refused(why) if why.contains("ACL LOG")), "{error:?}");
     }
@@ -186,7 +186,7 @@ fn a_late_reply_never_answers_the_next_question() {
     mint(&store, &key("a"), 1, "of a");
     mint(&store, &key("b"), 2, "of b");
     server.admin().tell("CLIENT PAUSE 300 ALL");
-    assert!(matches!(claim(&store, &key("a"), 3), Err(StoreError::Unreachable(_))));
+    assert!(matches!(claim(&store, &key("a"), 3), Err(StoreError::Lapsed(_))));
     thread::sleep(Duration::from_millis(400));
     assert_eq!(value(&store, &key("b")), b"of b");
 }
