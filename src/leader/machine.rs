@@ -33,10 +33,10 @@ const DOUBTED_EVERY: Duration = Duration::from_millis(50);
 /// The first batch is compared at once: it is what was used last. With the others hosts begin at different
 /// moments of this span, for they all learn of a lost log within a second.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
-/// At rest so many bytes are exchanged in a second, whatever there is to compare: a store that lost single rows
+/// At rest so many bytes are exchanged, 2 KB a second, whatever there is to compare: a store that lost single rows
 /// writes no line about it, and its log has no gap.
-const REST_BYTES: usize = 2048;
-const REST_EVERY: Duration = Duration::from_secs(1);
+const REST_BYTES: usize = 10 * 1024;
+const REST_EVERY: Duration = Duration::from_secs(5);
 /// What a key takes in question and answer beside its name.
 const PER_KEY: usize = 64;
 /// A deadline of ours this much later than the store's is no slow way's doing.

@@ -259,7 +259,17 @@ impl Leader {
         let held = self.host.look(key).and_then(|known| known.entry);
         let Some(held) = held.filter(|it| it.servable(key.kind(), asked.at)) else { return Ok(()) };
         let entry = Entry { unsynced: false, ..held.clone() };
-        let reply = self.store.restore(key, &entry, asked.at)?;
+        let reply = match self.store.restore(key, &entry, asked.at) {
+            Err(StoreError::Sealed { with, .. }) => {
+                self.tell_sealed(with);
+                return Ok(());
+            }
+            Err(StoreError::Foreign(_)) => {
+                self.tell_foreign(key);
+                return Ok(());
+            }
+            reply => reply?,
+        };
         self.host.raise_floor(key, reply.floor);
         match reply.what {
             Committed::Accepted if held.unsynced => self.keep(key, &entry, asked),

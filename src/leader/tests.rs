@@ -308,7 +308,7 @@ fn on_a_new_connection_it_goes_on_from_its_anchor_and_compares_nothing() {
     scene.turn();
     assert_eq!(scene.version(&key(3)), Some(8));
     assert_eq!(scene.vouched(2_000), 2_000);
-    assert!(scene.log.compared.load(SeqCst) - compared < 64);
+    assert!(scene.log.compared.load(SeqCst) - compared <= 256, "as at rest");
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn the_next_leader_of_a_host_goes_on_from_the_anchor_of_the_last() {
     scene.turn();
     assert_eq!(scene.version(&key(3)), Some(8));
     assert_eq!(scene.vouched(2_000), 2_000);
-    assert!(scene.log.compared.load(SeqCst) - compared < 64);
+    assert!(scene.log.compared.load(SeqCst) - compared <= 256, "as at rest");
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn at_rest_two_kilobytes_a_second_are_compared_whatever_there_is_and_no_value() 
         scene.turns(60);
         let after = [&scene.log.compared, &scene.log.fetched].map(|count| count.load(SeqCst));
         let compared = after[0] - before[0];
-        assert!((100..=60 * 32).contains(&compared), "{compared} of {keys} in a minute");
+        assert!((12 * 5..=13 * 160).contains(&compared), "{compared} of {keys} in a minute");
         assert_eq!(after[1] - before[1], 0);
     }
 }
@@ -394,7 +394,7 @@ fn at_rest_every_key_has_its_turn_and_a_row_that_was_lost_comes_back() {
     scene.turns(10);
     scene.log.state.lock().rows.remove(&key(150));
     let before = scene.store.operations();
-    scene.turns(20);
+    scene.turns(25);
     assert!(scene.store.operations() > before, "nothing was given back");
 }
 

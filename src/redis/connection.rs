@@ -7,13 +7,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
 use super::config::{Endpoint, Login, RedisConfig, Topology};
-use super::socket::{Socket, Transport};
+use super::socket::{Limit, Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Uptime, system};
 use crate::resolve::Resolver;
@@ -33,7 +34,12 @@ pub struct Connection {
 impl Connection {
     /// All requests from now on end by `deadline`.
     pub fn set_deadline(&mut self, deadline: Uptime) {
-        self.transport.set_deadline(deadline);
+        self.transport.set_limit(Limit::by(deadline));
+    }
+
+    /// The next answer begins within `first`, and then pauses for no longer than `silence`.
+    pub fn expect_answer(&mut self, first: Duration, silence: Duration) {
+        self.transport.set_limit(Limit::answer(system::monotonic(), first, silence));
     }
 
     /// Where it leads.
@@ -189,7 +195,7 @@ impl Connector {
             let share = now.until(deadline) / u32::try_from(addresses.len() - tried).unwrap_or(1);
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
-                    socket.set_deadline(deadline);
+                    socket.set_limit(Limit::by(deadline));
                     return Ok((self.secured(socket, endpoint)?, address.clone()));
                 }
                 Err(error) => last = error,

@@ -102,7 +102,7 @@ impl RedisLog {
             }
         };
         let connection = &mut kept.connection;
-        connection.set_deadline(system::monotonic().plus(config.response_timeout + patience));
+        connection.expect_answer(config.response_timeout + patience, config.response_timeout);
         let answer = ask(connection, &mut kept.looked_at);
         if connection.is_open() && answer.is_ok() {
             *lock = Some(kept);

@@ -139,7 +139,7 @@ impl RedisStore {
 
     /// Minting in place of a value that others can read would go on for ever, each side replacing the
     /// other's; so this host is as one without Redis.
-    fn locked_out(&self, id: KeyId) -> StoreError {
+    fn locked_out(&self, with: KeyId) -> StoreError {
         let why = match &self.seal {
             None => "and this host has no sharedstate.encryption_key_file".into(),
             Some(seal) => format!(
@@ -147,7 +147,7 @@ impl RedisStore {
                 seal.id()
             ),
         };
-        StoreError::Foreign(format!("the value is sealed with key {id}, {why}"))
+        StoreError::Sealed { with, why }
     }
 
     fn claim_once(

@@ -60,7 +60,7 @@ impl Pool {
     }
 
     /// Run `operation` on a connection. It must be idempotent: on a reused connection it may run
-    /// twice. Blocks for at most the connect and the response timeout together.
+    /// twice. Blocks for at most the connect and the response timeout together, unless an answer comes slowly.
     pub fn with<T>(
         &self,
         operation: impl Fn(&mut Connection) -> RedisResult<T>,
@@ -85,7 +85,8 @@ impl Pool {
                     self.connector.open(by.min(end))?
                 }
             };
-            connection.set_deadline(system::monotonic().plus(config.response_timeout).min(end));
+            let first = system::monotonic().until(end).min(config.response_timeout);
+            connection.expect_answer(first, config.response_timeout);
             match operation(&mut connection) {
                 // The rest of the idle ones met the same end, or soon will.
                 Err(error) if !fresh && outdated(&error) => self.state.lock().idle.clear(),

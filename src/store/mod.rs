@@ -26,6 +26,7 @@ use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
 use crate::random;
+use crate::seal::KeyId;
 use crate::store::log::Anchor;
 
 pub mod breaker;
@@ -182,6 +183,9 @@ pub enum StoreError {
     /// The store is well, but what it has under this key is not ours.
     #[error("{0}")]
     Foreign(String),
+    /// The store is well, and what it has under this key is for hosts that have another key to it.
+    #[error("the value is sealed with key {with}, {why}")]
+    Sealed { with: KeyId, why: String },
     /// The entry does not fit: `bytes` where `limit` is the most.
     #[error("the value has {bytes} bytes and at most {limit} fit")]
     TooLarge { bytes: usize, limit: usize },
@@ -206,7 +210,10 @@ impl Heard {
             Some(StoreError::TimedOut(_)) => Self::Silence,
             Some(StoreError::Lapsed(_) | StoreError::NotAsked(_)) => Self::Lapse,
             Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Refusal,
-            None | Some(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Self::Answer,
+            None
+            | Some(
+                StoreError::Foreign(_) | StoreError::Sealed { .. } | StoreError::TooLarge { .. },
+            ) => Self::Answer,
         }
     }
 }

@@ -214,7 +214,8 @@ fn dripping(client: TcpStream, port: u16, slow: &AtomicBool) {
         let mut byte = [0];
         while matches!(from_server.read(&mut byte), Ok(1)) && to_client.write_all(&byte).is_ok() {
             if slow.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(20));
+                // An answer of thirty bytes would take two seconds.
+                thread::sleep(Duration::from_millis(60));
             }
         }
         let _ = client.shutdown(Shutdown::Both);
