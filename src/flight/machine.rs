@@ -26,6 +26,8 @@ const NAP: Duration = Duration::from_millis(10);
 /// time after twice as long, up to [`ASK_LATEST`].
 const ASK_SOONEST: Duration = Duration::from_millis(25);
 const ASK_LATEST: Duration = Duration::from_millis(200);
+/// Who waits for another host's mint is woken by whoever follows the log; this is for the case that he dies.
+const LONG_NAP: Duration = Duration::from_millis(100);
 /// When a lease is given back, all hosts that waited for it ask within this.
 const COME_BACK_WITHIN: Duration = Duration::from_millis(50);
 /// How often a process that waits for a store that is silent looks whether others have heard of it.
@@ -518,7 +520,7 @@ impl Flight {
             return self.claim();
         }
         let next = if followed { waiting.busy_until } else { waiting.busy_until.min(again) };
-        let at_most = NAP.min(now.until(next.min(self.plan.wait_until)));
+        let at_most = LONG_NAP.min(now.until(next.min(self.plan.wait_until)));
         Action::Wait { bell: waiting.bell, at_most: at_most.max(Duration::from_millis(1)) }
     }
 
