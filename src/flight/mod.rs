@@ -400,11 +400,11 @@ impl Engine {
                 std::thread::sleep(span);
                 Event::Woke
             }
-            Action::SetBusy { until } => {
+            Action::SetBusy { until, followed } => {
                 host.set_busy(key, until);
                 // Who waits holds no connection: a fleet that is cold has more waiting processes than a server
                 // takes connections.
-                if let Some(fleet) = &self.fleet {
+                if let Some(fleet) = self.fleet.as_ref().filter(|_| followed) {
                     fleet.let_go();
                 }
                 Event::Carried
