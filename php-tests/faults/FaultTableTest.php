@@ -11,6 +11,7 @@ use SharedState\Tests\Support\RedisCluster;
 use SharedState\Tests\Support\RedisServer;
 use SharedState\Tests\Support\SentinelSet;
 use SharedState\Tests\Support\TestCase;
+use SharedState\Tests\Support\WrongClock;
 
 /** One row of docs/FAULTS.md each: what it costs, measured, and what it may never cost, asserted. */
 final class FaultTableTest extends TestCase
@@ -30,12 +31,7 @@ final class FaultTableTest extends TestCase
         try {
             parent::tearDown();
         } finally {
-            // libfaketime leaves these behind for a process that is killed.
-            foreach (glob('/dev/shm/{faketime_shm_,sem.faketime_sem_}*', GLOB_BRACE) as $file) {
-                if (!is_dir('/proc/' . preg_replace('/\D/', '', $file))) {
-                    @unlink($file);
-                }
-            }
+            WrongClock::sweep();
         }
     }
 

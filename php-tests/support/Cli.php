@@ -13,10 +13,11 @@ final class Cli
      * @param list<string> $arguments after the options: a file, or -r and code, or --ri and a name
      * @param array<string, string|int|float> $ini
      * @param array<string, string> $environment on top of ours
+     * @param list<string> $wrapper what starts PHP
      */
-    public static function run(array $arguments, array $ini = [], array $environment = [], float $timeout = 30.0, bool $loaded = true): CliResult
+    public static function run(array $arguments, array $ini = [], array $environment = [], float $timeout = 30.0, bool $loaded = true, array $wrapper = []): CliResult
     {
-        $command = [Build::php(), '-n'];
+        $command = [...$wrapper, Build::php(), '-n'];
         if ($loaded) {
             array_push($command, ...Build::loading());
         }

@@ -14,8 +14,11 @@ final class RedisServer
 {
     private Process $process;
 
-    /** @param list<string> $options further command line options, such as --requirepass secret */
-    public function __construct(private readonly string $folder, private readonly array $options = [])
+    /**
+     * @param list<string> $options further command line options, such as --requirepass secret
+     * @param list<string> $wrapper what starts the server, such as a {@see WrongClock}
+     */
+    public function __construct(private readonly string $folder, private readonly array $options = [], private readonly array $wrapper = [])
     {
         $this->start();
     }
@@ -23,7 +26,7 @@ final class RedisServer
     public function start(): void
     {
         $this->process = Process::start([
-            Build::redis(), ...(in_array('--port', $this->options, true) ? [] : ['--port', '0']), '--unixsocket', $this->socket(), '--dir', $this->folder,
+            ...$this->wrapper, Build::redis(), ...(in_array('--port', $this->options, true) ? [] : ['--port', '0']), '--unixsocket', $this->socket(), '--dir', $this->folder,
             '--save', '', '--appendonly', 'no', ...$this->options,
         ], "$this->folder/redis.log");
         $deadline = microtime(true) + 10;
