@@ -36,7 +36,7 @@ const SLOW_MINT_S = 10;
 
 /** Counters that stand still while all is well. */
 const ALARMS = ['wait_timeouts', 'mint_failures', 'leases_lost', 'flights_given_up', 'served_degraded', 'store_errors', 'breaker_opened',
-    'rejections', 'evicted_usable', 'table_full', 'values_too_large', 'table_remaps', 'clock_jumps', 'sealed_unreadable',
+    'rejections', 'evicted_usable', 'table_full', 'values_too_large', 'table_remaps', 'clock_jumps', 'clocks_disagreed', 'sealed_unreadable',
     'fx_refresh_failures', 'fx_quarantined', 'fx_sheet_held_back'];
 
 /** The figures on top: title, and the counters that it adds up. */
