@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use super::{HostTable, entry, key, open, put, temp};
+use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
 use crate::store::{Boarding, Heard, Host as _, Right, Store as _};
@@ -92,6 +92,7 @@ fn an_invalidated_entry_is_not_served_while_its_slot_is_evicted() {
     let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
     let (floor, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         for table in &tables[..2] {
             let (floor, done) = (&floor, &done);
             scope.spawn(move || {
@@ -110,7 +111,6 @@ fn an_invalidated_entry_is_not_served_while_its_slot_is_evicted() {
             neglect(table, "crm");
             put(table, &key(&format!("crowd {}", turn % 300)), version, 100);
         });
-        done.store(true, Relaxed);
     });
 }
 
@@ -120,6 +120,7 @@ fn a_key_in_flight_keeps_its_slot_however_many_others_come() {
     let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
     let (owners, done) = (AtomicI64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         for table in &tables[..2] {
             let (owners, done) = (&owners, &done);
             scope.spawn(move || {
@@ -138,7 +139,6 @@ fn a_key_in_flight_keeps_its_slot_however_many_others_come() {
             neglect(table, "crm");
             let _ = table.restore(&name, &entry(&name, turn, 100, table.now()), table.now());
         });
-        done.store(true, Relaxed);
     });
 }
 
