@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use super::network::{SHORT, fake_server};
+use super::super::testing::patient;
+use super::network::fake_server;
 use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
@@ -13,6 +14,8 @@ use crate::store::memory::MemoryHost;
 use crate::store::{Asked, Host as _};
 
 const LATE: Duration = Duration::from_millis(1_500);
+/// After which who asks gives up; a busy machine has got the request on its way by then.
+const GIVE_UP: Duration = Duration::from_millis(700);
 
 /// The way to `server`, where whatever has an entry in it arrives late, as in the buffer of a server
 /// that is frozen. Who asks gives up long before.
@@ -32,7 +35,7 @@ fn jammed(server: &Server) -> RedisStore {
         let _ = far.shutdown(Shutdown::Write);
         let _ = answers.join();
     });
-    RedisStore::new(RedisConfig { response_timeout: SHORT * 2, ..config })
+    RedisStore::new(RedisConfig { response_timeout: GIVE_UP, ..patient(config) })
 }
 
 /// Every script that takes an entry is known to the server from then on, and sent once.
