@@ -47,6 +47,7 @@ final class FaultTableTest extends TestCase
             break: fn () => $this->redis->kill(), mend: fn () => $this->redis->start());
     }
 
+    /** @group slow */
     public function test_redis_restarted_empty(): void
     {
         $this->fault('Redis restarted, empty', $this->fleet(), 0.0, break: function (): void {
@@ -55,6 +56,7 @@ final class FaultTableTest extends TestCase
         });
     }
 
+    /** @group slow */
     public function test_redis_restarted_with_its_data(): void
     {
         $hosts = $this->fleet(server: ['--appendonly', 'yes', '--appendfsync', 'always']);
@@ -64,6 +66,7 @@ final class FaultTableTest extends TestCase
         });
     }
 
+    /** @group slow */
     public function test_redis_stopped_for_five_seconds(): void
     {
         $this->fault('Redis SIGSTOP, 5 s', $this->fleet(), 5.0, perHost: true,
@@ -93,6 +96,7 @@ final class FaultTableTest extends TestCase
             break: fn () => $network->be($mode), mend: fn () => $network->be('pass'));
     }
 
+    /** @group slow */
     public function test_connections_killed(): void
     {
         $this->fault('`CLIENT KILL` of every connection, every 100 ms for 3 s', $this->fleet(), 3.0,
@@ -107,6 +111,7 @@ final class FaultTableTest extends TestCase
             meanwhile: $this->every(0.5, fn () => $this->redis->command('FLUSHALL')));
     }
 
+    /** @group slow */
     public function test_rows_evicted(): void
     {
         $evict = function (): void {
@@ -117,12 +122,14 @@ final class FaultTableTest extends TestCase
         $this->fault('rows evicted, every 200 ms for 3 s', $this->fleet(), 3.0, meanwhile: $this->every(0.2, $evict));
     }
 
+    /** @group slow */
     public function test_log_and_meta_evicted(): void
     {
         $evict = fn () => $this->redis->command('DEL', '{sharedstate}:log', '{sharedstate}:meta');
         $this->fault('log and `issued` evicted, every 500 ms for 3 s', $this->fleet(), 3.0, meanwhile: $this->every(0.5, $evict));
     }
 
+    /** @group slow */
     public function test_scripts_flushed(): void
     {
         $this->fault('`SCRIPT FLUSH`, every 50 ms for 3 s', $this->fleet(), 3.0,
@@ -131,6 +138,7 @@ final class FaultTableTest extends TestCase
 
     // --- Redis refuses ---------------------------------------------------------------------------
 
+    /** @group slow */
     public function test_a_read_only_replica(): void
     {
         $this->fault('master becomes a read-only replica, 3 s', $this->fleet(), 3.0, perHost: true,
@@ -138,6 +146,7 @@ final class FaultTableTest extends TestCase
             mend: fn () => $this->redis->command('REPLICAOF', 'NO', 'ONE'));
     }
 
+    /** @group slow */
     public function test_out_of_memory(): void
     {
         $this->fault('Redis out of memory (`noeviction`), 3 s', $this->fleet(), 3.0, perHost: true,
@@ -155,6 +164,7 @@ final class FaultTableTest extends TestCase
             mend: fn () => $this->redis->authenticated('second', ['CONFIG', 'SET', 'requirepass', 'first']));
     }
 
+    /** @group slow */
     public function test_a_rotated_password(): void
     {
         $file = "$this->folder/password";
@@ -186,6 +196,7 @@ final class FaultTableTest extends TestCase
             break: fn () => $cluster->nodes[$cluster->masters()[0][0]]->kill());
     }
 
+    /** @group slow */
     public function test_the_slot_moved(): void
     {
         $cluster = new RedisCluster($this->folder);
@@ -271,6 +282,7 @@ final class FaultTableTest extends TestCase
 
     // --- The machine -----------------------------------------------------------------------------
 
+    /** @group slow */
     public function test_a_host_whose_clock_is_five_minutes_ahead(): void
     {
         $hosts = $this->fleet(faketime: '+300');
@@ -292,6 +304,7 @@ final class FaultTableTest extends TestCase
         self::assertGreaterThan(0, $this->get($hosts[0], 'status.php', [])->json()['status']['clock_jumps']);
     }
 
+    /** @group slow */
     public function test_a_full_tmpfs(): void
     {
         $table = "$this->folder/host-north";

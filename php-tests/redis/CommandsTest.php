@@ -62,6 +62,7 @@ final class CommandsTest extends TestCase
         self::assertLessThanOrEqual(8, array_sum($sent), json_encode($sent));
     }
 
+    /** @group slow */
     public function test_a_lifetime_costs_three_commands_on_a_host_however_many_workers_it_has(): void
     {
         $redis = $this->redis();
@@ -82,6 +83,7 @@ final class CommandsTest extends TestCase
         self::assertLessThanOrEqual(2, $sent['script|load'] ?? 0, json_encode($sent));
     }
 
+    /** @group slow */
     public function test_workers_that_end_after_five_requests_hand_over_without_a_storm(): void
     {
         $redis = $this->redis();

@@ -72,7 +72,10 @@ final class IssuerTest extends TestCase
         return ['429' => [429], '500' => [500]];
     }
 
-    /** @dataProvider refusals */
+    /**
+     * @dataProvider refusals
+     * @group slow
+     */
     public function test_without_a_token_everybody_is_told_why_and_one_asks_per_back_off(int $status): void
     {
         $this->startIssuer();

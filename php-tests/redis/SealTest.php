@@ -159,6 +159,7 @@ final class SealTest extends TestCase
         self::assertSame(2, $this->mints->mints());
     }
 
+    /** @group slow */
     public function test_a_host_with_another_key_mints_for_itself_and_is_in_nobodys_way(): void
     {
         $redis = $this->redis();
