@@ -99,23 +99,23 @@ kill_unit() {
 
 # end_unit NUMBER: prints its log, counts its tests, and sees to it that nothing of it lives on.
 end_unit() {
-    local number=$1 part=${UNIT_PART[$1]} title=${UNIT_TITLE[$1]} status=0 took good bad skipped left problem=
-    wait "${UNIT_PID[number]}" || status=$?
+    local number=$1 part=${UNIT_PART[$1]} title=${UNIT_TITLE[$1]} status=0 took good bad skipped left=() problem=
+    # Without bash's own word of who was killed.
+    wait "${UNIT_PID[number]}" 2>/dev/null || status=$?
+    forget_group "${UNIT_PID[number]}"
     took=$(seconds_since "${UNIT_BEGAN[number]}")
     read -r good bad skipped < <(count_tests "$(unit_tests "$number")")
     [ "${UNIT_KIND[number]}" = tests ] || [ "$status" != 0 ] || good=1
 
-    left=$(relatives "$number" | tr '\n' ' ')
-    if [ -n "$left" ]; then
+    mapfile -t left < <(relatives "$number")
+    if [ ${#left[@]} -gt 0 ]; then
         # They have been told already, by the kernel or by the test.
         sleep 1
-        left=$(relatives "$number" | tr '\n' ' ')
+        mapfile -t left < <(relatives "$number")
     fi
-    if [ -n "$left" ]; then
-        problem=" left processes behind: $(ps -o args= -p "$left" | cut -c1-60 | paste -sd, -)"
-        # Words: process ids.
-        # shellcheck disable=SC2086
-        kill -KILL $left 2>/dev/null || true
+    if [ ${#left[@]} -gt 0 ]; then
+        problem=" left processes behind: $(ps -o args= -p "$(IFS=,; echo "${left[*]}")" | cut -c1-60 | paste -sd, - || true)"
+        kill -KILL "${left[@]}" 2>/dev/null || true
     fi
     if [ -n "${UNIT_HUNG[number]:-}" ]; then
         problem=" was killed: after ${LIMIT[${UNIT_KIND[number]}]} s there was no end of $(last_test "$number")"
@@ -128,6 +128,13 @@ end_unit() {
     count "$part" "$good" "$bad" "$took"
     note_skipped "$(unit_tests "$number")" "$part" "$skipped"
     [ "$bad" = 0 ] || PROBLEMS+=("$title$problem")
+}
+
+# forget_group PID: it has ended, and another process may get its number before this script is done.
+forget_group() {
+    local group left=()
+    for group in "${GROUPS_STARTED[@]}"; do [ "$group" = "$1" ] || left+=("$group"); done
+    GROUPS_STARTED=("${left[@]}")
 }
 
 # count_tests FILE: passed, failed and skipped tests of a log in TeamCity's format, as PHPUnit 9 to 11 write it. A test that did
