@@ -34,9 +34,13 @@ final class CommandsTest extends TestCase
         $this->assertAllServed($responses);
         $workers = count(array_unique(array_map(static fn ($response) => $response->pid(), $responses)));
         self::assertGreaterThan(self::WORKERS, $workers, 'most workers had a flight');
-        $this->until('rest', fn (): bool => $this->connections($redis) <= 2, 5.0);
-        sleep(2);
-        self::assertSame(2, $this->connections($redis), 'the leaders, and they stay');
+        $this->until('rest', fn (): bool => $this->connections($redis) <= 2);
+        $held = [];
+        for ($end = microtime(true) + 2; microtime(true) < $end; usleep(50_000)) {
+            $held[] = $this->connections($redis);
+        }
+        self::assertSame(2, min($held), 'the leaders, and they stay');
+        self::assertLessThanOrEqual(4, max($held), 'a leader has a second one while it compares');
         fprintf(STDERR, "\n    %d workers on two hosts: at most %d connections, at rest 2\n", $workers, $most);
     }
 
