@@ -1,20 +1,41 @@
 //! The only file that reads time. Everything else is told what time it is.
 //!
-//! Deadlines live on the *host timeline*: `CLOCK_MONOTONIC_COARSE` plus a skew that all processes
-//! of the host share. The monotonic clock does not count the hours a machine slept or a virtual
-//! machine was paused, and a token ages in them all the same. So when the wall clock runs ahead of
-//! the monotonic one, the skew grows by as much and every deadline comes nearer at once. When the
-//! wall clock steps back, nothing moves: an entry is then dropped too early, never too late.
+//! Deadlines of entries live on the *host timeline*: the wall clock plus a shift that all processes
+//! of the host share. The wall clock counts the hours a machine slept, a virtual machine was paused
+//! and its clock set right, and every token ages in them; so a jump ahead is in the very reading
+//! that comes after it. When the wall clock steps back, the monotonic clock tells by how much, and
+//! the shift grows by that: no deadline moves away. So an entry can be dropped too early by a clock
+//! that is wrong, never served too late.
+//!
+//! Waits, sockets and rights end by the [`Uptime`] instead, which nobody can step.
 
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::time::Duration;
 
-/// A point on the host timeline, in milliseconds. Comparable between processes of one boot.
+/// A point on a timeline, in milliseconds. Two timelines never mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(i64);
+pub struct Moment<Line = HostTimeline>(i64, PhantomData<Line>);
 
-impl Moment {
+/// Comparable between processes of one boot; see [`Timeline`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct HostTimeline;
+
+/// The kernel's monotonic clock: comparable between processes of one boot and one time namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Monotonic;
+
+/// The kernel's wall clock, which anybody may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Wall;
+
+/// A point on the monotonic clock.
+pub type Uptime = Moment<Monotonic>;
+
+impl<Line: Copy + Ord> Moment<Line> {
     pub const fn from_millis(ms: i64) -> Self {
-        Self(ms)
+        Self(ms, PhantomData)
     }
 
     pub const fn as_millis(self) -> i64 {
@@ -23,7 +44,7 @@ impl Moment {
 
     /// How long from here to `later`; zero when `later` has passed.
     pub fn until(self, later: Self) -> Duration {
-        Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
+        Duration::from_millis(u64::try_from(self.millis_until(later)).unwrap_or(0))
     }
 
     /// `later − self` in milliseconds, negative when `later` has passed.
@@ -36,7 +57,7 @@ impl Moment {
     }
 
     pub fn plus_millis(self, ms: i64) -> Self {
-        Self(self.0.saturating_add(ms))
+        Self::from_millis(self.0.saturating_add(ms))
     }
 }
 
@@ -67,68 +88,164 @@ impl WallTime {
 pub trait Clock: Send + Sync {
     fn now(&self) -> Moment;
     fn wall(&self) -> WallTime;
+
+    /// Everything on the timeline comes nearer by `span`; see [`Timeline::bring_nearer`].
+    fn bring_nearer(&self, span: Duration);
 }
 
-/// What one process reads of the kernel's clocks; two vDSO reads, no system call.
+/// Both clocks of the kernel, read in one go.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    pub monotonic: Moment,
-    pub wall: WallTime,
+    pub monotonic: Uptime,
+    pub wall: Moment<Wall>,
 }
 
-/// The shared correction between the monotonic clock and the host timeline, packed into one word
-/// so that a process killed at any instruction leaves it either unchanged or complete:
-/// the wall − monotonic offset last seen (high 32 bits, seconds) and the skew (low 32 bits, seconds).
+/// How a host's wall clock and its timeline belong together. Two words that only grow, each by a
+/// rule that may be applied twice or cut short: so processes that see the same jump agree without
+/// a lock, and one that is killed in between leaves nothing half done. All zero is a new one.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Timeline {
+    /// Milliseconds that the timeline is ahead of the wall clock. Any process, fetch-max; acquire
+    /// loads, for it is read before the clocks are.
+    shift: AtomicU64,
+    /// Milliseconds that the timeline has at the most been ahead of the monotonic clock. Any process,
+    /// fetch-max.
+    lead: AtomicU64,
+}
+
+/// A jump of the wall clock by a second or more, told to whoever noticed it first. Milliseconds; negative:
+/// it stepped back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeline(u64);
+pub struct Jump(pub i64);
 
 impl Timeline {
-    /// Offsets closer than this are the rounding to whole seconds, not a jump.
-    const TOLERANCE_S: i64 = 1;
+    /// Clocks that are read one after the other differ by a tick or two, and steps below it would
+    /// not be told from that. Far below every margin.
+    const TOLERANCE_MS: i64 = 40;
 
-    pub fn first(reading: Reading) -> Self {
-        Self(u64::from(Self::offset_of(reading)) << 32)
-    }
-
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    pub const fn word(self) -> u64 {
-        self.0
-    }
-
+    /// Now, by a glance at both clocks, and by a careful look when one of them seems to have jumped. Stores
+    /// nothing unless one has.
     #[inline]
-    pub fn moment(self, monotonic: Moment) -> Moment {
-        monotonic.plus_millis((self.0 & 0xffff_ffff) as i64 * 1000)
-    }
-
-    /// The timeline after `reading`, when a clock has jumped since the offset was noted.
-    pub fn after(self, reading: Reading) -> Option<Self> {
-        let (seen, skew) = ((self.0 >> 32) as i64, (self.0 & 0xffff_ffff) as i64);
-        let offset = i64::from(Self::offset_of(reading));
-        let jump = offset - seen;
-        if jump.abs() <= Self::TOLERANCE_S {
-            return None;
+    pub fn now(
+        &self,
+        glance: impl Fn() -> Reading,
+        look: impl Fn() -> Reading,
+    ) -> (Moment, Option<Jump>) {
+        let (shift, lead) = self.words();
+        // The shift before the clocks: one that has taken in a step goes with no older reading.
+        let reading = glance();
+        let ahead = ahead(reading, shift);
+        if (ahead - lead).abs() <= Self::TOLERANCE_MS {
+            return (on_timeline(reading.wall, shift), None);
         }
-        let skew = (skew + jump.max(0)).min(i64::from(u32::MAX));
-        Some(Self((offset as u64) << 32 | skew as u64))
+        self.jumped(look)
     }
 
-    fn offset_of(reading: Reading) -> u32 {
-        let seconds = (reading.wall.unix_millis() - reading.monotonic.as_millis()).max(0) / 1000;
-        u32::try_from(seconds).unwrap_or(u32::MAX)
+    #[cold]
+    fn jumped(&self, look: impl Fn() -> Reading) -> (Moment, Option<Jump>) {
+        let (shift, lead) = self.words();
+        let reading = look();
+        let by = ahead(reading, shift) - lead;
+        let jump = |news: bool| (news && lead > 0 && by.abs() >= 1000).then_some(Jump(by));
+        if by > Self::TOLERANCE_MS {
+            let after = (lead + by) as u64;
+            let before = self.lead.fetch_max(after, AcqRel);
+            return (on_timeline(reading.wall, shift), jump(before < after));
+        }
+        if by < -Self::TOLERANCE_MS {
+            let after = shift - by;
+            let before = self.shift.fetch_max(after as u64, AcqRel);
+            return (on_timeline(reading.wall, after), jump(before < after as u64));
+        }
+        (on_timeline(reading.wall, shift), None)
+    }
+
+    /// Everything on the timeline comes nearer by `span`: this host stood still for so long and neither
+    /// of its clocks knows.
+    pub fn bring_nearer(&self, span: Duration) {
+        let (shift, lead) = self.words();
+        let span = i64::try_from(span.as_millis()).unwrap_or(0);
+        self.shift.fetch_max(shift.saturating_add(span) as u64, AcqRel);
+        self.lead.fetch_max(lead.saturating_add(span) as u64, AcqRel);
+    }
+
+    /// Time does not run backwards when `self` takes the place of `former`.
+    pub fn go_on_from(&self, former: &Self) {
+        let (shift, lead) = former.words();
+        self.shift.fetch_max(shift as u64, AcqRel);
+        self.lead.fetch_max(lead as u64, AcqRel);
+    }
+
+    fn words(&self) -> (i64, i64) {
+        let word = |word: &AtomicU64| i64::try_from(word.load(Acquire)).unwrap_or(i64::MAX);
+        (word(&self.shift), word(&self.lead))
+    }
+}
+
+/// By how much the timeline is ahead of the monotonic clock; never behind it.
+fn ahead(reading: Reading, shift: i64) -> i64 {
+    let now = reading.wall.as_millis().saturating_add(shift);
+    now.saturating_sub(reading.monotonic.as_millis()).max(0)
+}
+
+fn on_timeline(wall: Moment<Wall>, shift: i64) -> Moment {
+    Moment::from_millis(wall.as_millis().saturating_add(shift))
+}
+
+/// By how many milliseconds a server's clock was ahead of the host timeline when it was first heard. A virtual machine that was paused, and whose clock is then slewed, does not know of it by
+/// either of its own clocks; a server that it speaks to does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerLead(Option<i64>);
+
+/// What came of one more look at the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardClock {
+    pub lead: ServerLead,
+    /// By so much this host stood still, or that clock was set ahead: nobody can tell, so it is taken for
+    /// the first.
+    pub gained: Option<Duration>,
+}
+
+impl ServerLead {
+    /// What an answer may take on its way, and clocks may differ by until the next.
+    const TOLERANCE_MS: i64 = 2_000;
+
+    pub fn from_word(word: i64) -> Self {
+        Self((word != 0).then_some(word))
+    }
+
+    pub fn word(self) -> i64 {
+        self.0.unwrap_or(0)
+    }
+
+    /// `told` by the server some time before `now`, so what it leads by is more rather than less.
+    /// `continued`: by the one that was heard last.
+    pub fn heard(self, told: i64, now: Moment, continued: bool) -> HeardClock {
+        let least = told.saturating_sub(now.as_millis());
+        let Some(known) = self.0 else {
+            return HeardClock { lead: Self(Some(least)), gained: None };
+        };
+        let gained = least.saturating_sub(known);
+        if gained > Self::TOLERANCE_MS {
+            let span = Duration::from_millis(gained.unsigned_abs());
+            return HeardClock { lead: self, gained: Some(span) };
+        }
+        // It was set back, or this host's was set ahead. Of another server that proves nothing, and the
+        // first may be back soon. What it gains little by little is kept until it is worth a step.
+        let stepped = gained < -Self::TOLERANCE_MS;
+        let lead = if stepped && continued { Self(Some(least)) } else { self };
+        HeardClock { lead, gained: None }
     }
 }
 
 /// The kernel's clocks.
 #[cfg(any(feature = "host", feature = "redis", feature = "http"))]
 pub mod system {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::{Clock, Duration, Moment, Reading, Timeline, WallTime};
+    use super::{Clock, Duration, Jump, Moment, Reading, Timeline, Uptime, Wall, WallTime};
 
     #[allow(unsafe_code, clippy::disallowed_methods)]
+    #[inline]
     fn read(clock: libc::clockid_t) -> libc::timespec {
         let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `at` is a valid timespec for the whole call, and the coarse clocks exist on
@@ -137,11 +254,20 @@ pub mod system {
         at
     }
 
-    /// 8 ns: the coarse clock's tick is 4 ms, and nothing here is timed more finely.
-    #[inline]
-    pub fn monotonic() -> Moment {
-        let at = read(libc::CLOCK_MONOTONIC_COARSE);
+    fn coarse<Line: Copy + Ord>(clock: libc::clockid_t) -> Moment<Line> {
+        let at = read(clock);
         Moment::from_millis(at.tv_sec * 1000 + at.tv_nsec / 1_000_000)
+    }
+
+    /// 10 ns: the coarse clock's tick is 4 ms, and nothing here is timed more finely.
+    #[inline]
+    pub fn monotonic() -> Uptime {
+        coarse(libc::CLOCK_MONOTONIC_COARSE)
+    }
+
+    #[inline]
+    fn wall_coarse() -> Moment<Wall> {
+        coarse(libc::CLOCK_REALTIME_COARSE)
     }
 
     pub fn wall() -> WallTime {
@@ -149,42 +275,88 @@ pub mod system {
         WallTime(Duration::new(at.tv_sec.max(0) as u64, at.tv_nsec as u32))
     }
 
-    pub fn reading() -> Reading {
-        // A process stopped between the two reads would see a jump that was none.
+    fn glance() -> Reading {
+        Reading { monotonic: monotonic(), wall: wall_coarse() }
+    }
+
+    /// Both clocks tick together, so it is exact when the monotonic one stands still around it. A
+    /// process that was stopped in the middle of a glance would see a jump that was none.
+    fn look() -> Reading {
         let mut before = monotonic();
         for _ in 0..10 {
-            let (wall, after) = (wall(), monotonic());
-            if before.until(after) <= Duration::from_millis(100) {
+            let (wall, after) = (wall_coarse(), monotonic());
+            if before == after {
                 return Reading { monotonic: after, wall };
             }
             before = after;
         }
-        Reading { monotonic: before, wall: wall() }
+        glance()
     }
 
-    /// The timeline of a process that shares no table: its skew is its own.
-    #[derive(Debug)]
-    pub struct ProcessClock(AtomicU64);
+    /// A span of the wall clock, in which something is believed without a look at the host's other
+    /// clock. Whichever way the wall clock jumps, it jumps out of it.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Window {
+        from: Moment<Wall>,
+        millis: u64,
+    }
+
+    impl Window {
+        /// From now on.
+        pub fn open(span: Duration) -> Self {
+            Self { from: wall_coarse(), millis: u64::try_from(span.as_millis()).unwrap_or(0) }
+        }
+
+        #[inline]
+        pub fn is_open(self) -> bool {
+            // What is before `from` becomes a very large number.
+            (self.from.millis_until(wall_coarse()) as u64) < self.millis
+        }
+    }
+
+    /// Where the timeline is, by this process's look at the clocks. A jump is said to the log once.
+    #[inline]
+    pub fn now_on(timeline: &Timeline) -> (Moment, Option<Jump>) {
+        let (now, jump) = timeline.now(glance, look);
+        if let Some(jump) = jump {
+            tell(jump);
+        }
+        (now, jump)
+    }
+
+    #[cold]
+    fn tell(Jump(ms): Jump) {
+        let span = Duration::from_millis(ms.unsigned_abs());
+        if ms > 0 {
+            log::info!(
+                "the machine slept, or its clock was set ahead, by {span:?}: deadlines have come nearer"
+            );
+        } else {
+            log::info!("the machine's clock was set back by {span:?}: no deadline has moved");
+        }
+    }
+
+    /// The timeline of a process that shares no table.
+    #[derive(Debug, Default)]
+    pub struct ProcessClock(Timeline);
 
     impl ProcessClock {
         pub fn start() -> Self {
-            Self(AtomicU64::new(Timeline::first(reading()).word()))
+            Self::default()
         }
     }
 
     impl Clock for ProcessClock {
         fn now(&self) -> Moment {
-            let word = self.0.load(Ordering::Relaxed);
-            let (reading, seen) = (reading(), Timeline::from_word(word));
-            let Some(after) = seen.after(reading) else { return seen.moment(reading.monotonic) };
-            // A thread that lost this race saw the same jump; its next reading uses the winner's.
-            let _ =
-                self.0.compare_exchange(word, after.word(), Ordering::Relaxed, Ordering::Relaxed);
-            after.moment(reading.monotonic)
+            now_on(&self.0).0
         }
 
         fn wall(&self) -> WallTime {
             wall()
+        }
+
+        fn bring_nearer(&self, span: Duration) {
+            self.0.bring_nearer(span);
         }
     }
 }
@@ -217,6 +389,10 @@ pub mod fake {
         fn wall(&self) -> WallTime {
             WallTime::from_unix_millis(1_700_000_000_000 + self.0.load(Ordering::SeqCst) as u64)
         }
+
+        fn bring_nearer(&self, span: Duration) {
+            self.advance(span);
+        }
     }
 }
 
@@ -224,31 +400,182 @@ pub mod fake {
 mod tests {
     use super::*;
 
-    fn reading(monotonic_s: i64, wall_s: u64) -> Reading {
+    /// Clocks that were started at 1,000,000 s of wall time.
+    fn at(monotonic_s: i64, wall_s: u64) -> Reading {
         Reading {
             monotonic: Moment::from_millis(monotonic_s * 1000),
-            wall: WallTime::from_unix_millis(wall_s * 1000),
+            wall: Moment::from_millis(wall_s as i64 * 1000),
         }
     }
 
+    fn look(line: &Timeline, reading: Reading) -> (Moment, Option<Jump>) {
+        line.now(|| reading, || reading)
+    }
+
+    fn now(line: &Timeline, reading: Reading) -> Moment {
+        look(line, reading).0
+    }
+
+    fn seconds(from: Moment, to: Moment) -> i64 {
+        from.millis_until(to) / 1000
+    }
+
     #[test]
-    fn a_sleeping_machine_brings_every_deadline_nearer_by_the_time_it_slept() {
-        let line = Timeline::first(reading(100, 1_000_100));
-        let deadline = line.moment(Moment::from_millis(100_000)).plus(Duration::from_secs(60));
-        let woken = line.after(reading(101, 1_003_701)).unwrap();
-        assert!(woken.moment(Moment::from_millis(101_000)) > deadline);
+    fn the_first_reading_after_a_sleep_knows_of_all_of_it() {
+        let line = Timeline::default();
+        let asleep = now(&line, at(100, 1_000_100));
+        let (awake, jump) = look(&line, at(101, 1_003_701));
+        assert_eq!(seconds(asleep, awake), 3_601);
+        assert_eq!(jump, Some(Jump(3_600_000)));
+        assert_eq!(look(&line, at(102, 1_003_702)).1, None, "it is said once");
     }
 
     #[test]
     fn a_wall_clock_stepped_back_moves_no_deadline() {
-        let line = Timeline::first(reading(100, 1_000_100));
-        let stepped = line.after(reading(101, 999_000)).unwrap();
-        assert_eq!(stepped.moment(Moment::from_millis(5)), line.moment(Moment::from_millis(5)));
+        let line = Timeline::default();
+        let before = now(&line, at(100, 1_000_100));
+        assert_eq!(look(&line, at(101, 996_501)).1, Some(Jump(-3_600_000)));
+        assert_eq!(seconds(before, now(&line, at(101, 996_501))), 1);
+        assert_eq!(seconds(before, now(&line, at(161, 996_561))), 61, "and it goes on from there");
+    }
+
+    #[test]
+    fn a_sleep_after_a_step_back_is_noticed_in_full() {
+        let line = Timeline::default();
+        let before = now(&line, at(100, 1_000_100));
+        now(&line, at(101, 996_501));
+        assert_eq!(seconds(before, now(&line, at(102, 996_501 + 601))), 602);
+    }
+
+    #[test]
+    fn a_clock_that_goes_to_and_fro_makes_time_run_faster_and_never_back() {
+        let line = Timeline::default();
+        let mut last = now(&line, at(100, 1_000_100));
+        for turn in 1..=20 {
+            let wall = if turn % 2 == 0 { 1_000_100 } else { 1_000_400 };
+            let next = now(&line, at(100 + turn, wall + turn as u64));
+            assert!(last < next);
+            last = next;
+        }
     }
 
     #[test]
     fn an_hour_of_ordinary_time_is_no_jump() {
-        let line = Timeline::first(reading(100, 1_000_100));
-        assert_eq!(line.after(reading(3_700, 1_003_700)), None);
+        let line = Timeline::default();
+        let before = now(&line, at(100, 1_000_100));
+        let (after, jump) = look(&line, at(3_700, 1_003_700));
+        assert_eq!((seconds(before, after), jump), (3_600, None));
+    }
+
+    #[test]
+    fn processes_that_see_the_same_step_take_it_in_once() {
+        let line = Timeline::default();
+        let before = now(&line, at(100, 1_000_100));
+        // Both have read the words before either has written one.
+        let (shift, lead) = line.words();
+        for _ in 0..2 {
+            let by = ahead(at(101, 999_101), shift) - lead;
+            line.shift.fetch_max((shift - by) as u64, AcqRel);
+        }
+        assert_eq!(seconds(before, now(&line, at(101, 999_101))), 1);
+    }
+
+    #[test]
+    fn small_steps_back_add_up_to_one_that_is_noticed() {
+        let line = Timeline::default();
+        let start = now(&line, at(100, 1_000_100));
+        let step = |n: i64| Reading {
+            monotonic: Moment::from_millis(100_000),
+            wall: Moment::from_millis(1_000_100_000 - n * 30),
+        };
+        for n in 1..=100 {
+            let behind = now(&line, step(n)).millis_until(start);
+            assert!(behind <= Timeline::TOLERANCE_MS, "{behind} ms behind");
+        }
+    }
+
+    #[test]
+    fn a_device_that_boots_in_1970_keeps_its_deadlines_when_its_clock_is_set() {
+        let line = Timeline::default();
+        let before = now(&line, at(5, 5));
+        assert_eq!(seconds(before, now(&line, at(6, 1_790_000_000))), 1_789_999_995);
+    }
+
+    #[test]
+    fn a_host_that_stood_still_brings_its_deadlines_nearer() {
+        let line = Timeline::default();
+        let before = now(&line, at(100, 1_000_100));
+        line.bring_nearer(Duration::from_secs(3600));
+        assert_eq!(seconds(before, now(&line, at(101, 1_000_101))), 3_601);
+        assert_eq!(seconds(before, now(&line, at(161, 1_000_161))), 3_661);
+    }
+
+    const NOW: i64 = 5_000_000_000;
+
+    /// The lead after looks at a server's clock: (milliseconds later here, there), and what it gained in all.
+    fn looked(looks: &[(i64, i64, bool)]) -> (ServerLead, u64) {
+        let (mut here, mut there) = (NOW, NOW + 700_000);
+        let (mut lead, mut sum) = (ServerLead::default(), 0);
+        for (passed, told, continued) in looks {
+            here += passed;
+            there += told;
+            let heard = lead.heard(there, Moment::from_millis(here), *continued);
+            let gained = heard.gained.unwrap_or_default().as_millis() as i64;
+            (lead, sum, here) = (heard.lead, sum + gained as u64, here + gained);
+        }
+        (lead, sum)
+    }
+
+    #[test]
+    fn a_host_that_stood_still_hears_from_the_server_for_how_long() {
+        let second = (1_000, 1_000, true);
+        let (_, gained) = looked(&[second, second, (200, 3_600_200, true), second]);
+        assert_eq!(gained, 3_600_000);
+        let (_, gained) = looked(&[second, (200, 3_600_200, false), second]);
+        assert_eq!(gained, 3_600_000, "its connection did not survive that");
+    }
+
+    #[test]
+    fn a_host_that_is_slewed_is_brought_nearer_step_by_step() {
+        let slow = (950, 1_000, true);
+        let (_, gained) = looked(&[slow; 1_000]);
+        assert!((45_000..=50_000).contains(&gained), "{gained}");
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_gain() {
+        let (_, gained) =
+            looked(&[(0, 0, true), (1_900, 1_000, true), (100, 1_000, true), (1_000, 1_000, true)]);
+        assert_eq!(gained, 0);
+    }
+
+    #[test]
+    fn servers_that_take_turns_and_differ_bring_nothing_nearer_twice() {
+        let mut looks = vec![(1_000, 1_000, false)];
+        for _ in 0..20 {
+            looks.extend([(1_000, 301_000, false), (1_000, -299_000, false)]);
+        }
+        assert_eq!(looked(&looks).1, 300_000);
+    }
+
+    #[test]
+    fn after_a_server_was_set_back_a_pause_is_noticed_all_the_same() {
+        let (_, gained) = looked(&[
+            (1_000, 1_000, true),
+            (1_000, -3_599_000, true),
+            (1_000, 1_000, true),
+            (0, 60_000, true),
+        ]);
+        assert_eq!(gained, 60_000);
+    }
+
+    #[cfg(any(feature = "host", feature = "redis", feature = "http"))]
+    #[test]
+    fn a_window_is_open_for_its_span_and_for_no_clock_before_it() {
+        let window = system::Window::open(Duration::from_millis(60));
+        assert!(window.is_open());
+        std::thread::sleep(Duration::from_millis(80));
+        assert!(!window.is_open());
+        assert!(!system::Window::open(Duration::ZERO).is_open());
     }
 }

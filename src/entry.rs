@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -11,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
 use zeroize::Zeroizing;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, WallTime};
 
 /// A fencing version: greater means minted under a later lease. Microseconds of the store's clock
 /// at the least, so it stays below 2^53 (exact in Lua) until the year 2255. Zero is "none".
@@ -23,9 +24,23 @@ impl Version {
     /// Of what was read from a file of this host. Below all that a store ever issued, so anything
     /// replaces it, and it is given to no store.
     pub const FILE: Self = Self(1);
+    /// Lua counts exactly up to 2^53; what is left above is for the next ones.
+    const LAST: Self = Self((1 << 53) - (1 << 32));
 
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The last that can have been issued when a clock shows this. Versions are microseconds, so one
+    /// that is a year ahead was not issued by us; believed it would end a key for good.
+    pub fn latest(wall: WallTime) -> Self {
+        const YEAR: u64 = 365 * 86_400 * 1_000_000;
+        Self(wall.unix_micros().saturating_add(YEAR)).min(Self::LAST)
+    }
+
+    /// Nothing where it lies beyond `latest`.
+    pub fn believed(self, latest: Self) -> Self {
+        if self <= latest { self } else { Self::NONE }
     }
 }
 
@@ -214,6 +229,12 @@ impl Key {
     }
 }
 
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
 /// Debug shows the name; a key holds no secret.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,6 +284,11 @@ impl Timing {
             expires_at: minted_at.plus(lifetime),
         };
         (timing, margin < policy.margin)
+    }
+
+    /// Of what has ended, whenever that was.
+    pub const fn over(now: Moment) -> Self {
+        Self { minted_at: now, refresh_at: now, usable_until: now, expires_at: now }
     }
 
     /// The earlier of each instant.

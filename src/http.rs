@@ -30,7 +30,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, ProxyProtocol, RequestBuilder};
 use zeroize::Zeroizing;
 
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::error::redact;
 use crate::fx::{Feed, Fetch, FetchError, Fetched, MAX_DOCUMENT, Source, Validators};
 use crate::process::SignalsHeld;
@@ -167,7 +167,7 @@ struct Call<'a> {
     source: &'a Source,
     known: &'a Validators,
     app_id: Option<HeaderValue>,
-    deadline: Moment,
+    deadline: Uptime,
 }
 
 impl Call<'_> {

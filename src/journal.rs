@@ -13,7 +13,7 @@ use std::time::Duration;
 use log::Level;
 use time::OffsetDateTime;
 
-use crate::clock::{Moment, WallTime};
+use crate::clock::{Uptime, WallTime};
 use crate::process;
 
 /// `sharedstate.log`.
@@ -139,7 +139,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 pub struct Limiter(HashMap<Kind, Window>);
 
 struct Window {
-    until: Moment,
+    until: Uptime,
     told: u32,
     held: u64,
     /// Of those held back.
@@ -166,7 +166,7 @@ impl Limiter {
         kind: Kind,
         level: Level,
         message: String,
-        now: Moment,
+        now: Uptime,
     ) -> Vec<(Level, String)> {
         // Who wants to see everything does.
         if level > Level::Warn {
@@ -191,7 +191,7 @@ impl Limiter {
     }
 
     /// What was held back and nothing has followed.
-    pub fn overdue(&mut self, now: Moment) -> Vec<(Level, String)> {
+    pub fn overdue(&mut self, now: Uptime) -> Vec<(Level, String)> {
         let over = self.0.values_mut().filter(|window| now >= window.until);
         over.filter_map(Window::summary).collect()
     }
@@ -201,8 +201,8 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn at(ms: i64) -> Moment {
-        Moment::from_millis(ms)
+    fn at(ms: i64) -> Uptime {
+        Uptime::from_millis(ms)
     }
 
     const WALL: WallTime = WallTime::from_unix_millis(1_700_000_000_000);

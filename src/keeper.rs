@@ -228,7 +228,7 @@ fn wait(
     if let Some(fleet) = &shared.fleet {
         MutexGuard::unlocked(ledger, || {
             fleet.rest();
-            shared.host.count(Counter::RedisCommands, fleet.newly_sent());
+            shared.host.count_noticed(fleet.noticed());
         });
     }
     let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);

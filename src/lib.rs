@@ -15,6 +15,7 @@
 //! - [`redis`]: the authority for many hosts.
 //! - [`token`], [`fx`]: what is minted and fetched.
 //! - [`http`]: how rate sheets are fetched without a callable.
+//! - [`random`]: secrets and jitter.
 //! - [`trust`], [`resolve`]: whom TLS believes and where a name leads, for those who connect.
 //! - `php`: the binding, and the only place that names concrete stores.
 //!
@@ -37,6 +38,7 @@ pub mod metrics;
 #[cfg(feature = "php")]
 mod php;
 pub mod process;
+pub mod random;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "redis", feature = "http"))]

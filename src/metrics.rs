@@ -40,11 +40,12 @@ pub enum Counter {
     FxFailures,
     FxQuarantined,
     RedisCommands,
+    ClocksDisagreed,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -76,5 +77,6 @@ impl Counter {
         (Self::FxFailures, "fx_refresh_failures"),
         (Self::FxQuarantined, "fx_quarantined"),
         (Self::RedisCommands, "redis_commands"),
+        (Self::ClocksDisagreed, "clocks_disagreed"),
     ];
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 
 type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
@@ -36,7 +36,7 @@ impl Resolver {
 
     /// At least one address, in the order of the system's preference. Blocks until `deadline` at
     /// the latest. `TimedOut` only for what was waited for until then.
-    pub fn resolve(&self, host: &str, port: u16, deadline: Moment) -> io::Result<Vec<SocketAddr>> {
+    pub fn resolve(&self, host: &str, port: u16, deadline: Uptime) -> io::Result<Vec<SocketAddr>> {
         const MAX_LATE: u32 = 4;
         const STACK: usize = 256 * 1024;
 
@@ -86,7 +86,7 @@ mod tests {
 
     const CROWD: usize = 16;
 
-    fn soon(ms: u64) -> Moment {
+    fn soon(ms: u64) -> Uptime {
         system::monotonic().plus(Duration::from_millis(ms))
     }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 use super::{FlightError, MintReason, Outcome, Plan, Renew, Served, StoreDown, Tier};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Freshness, Kind, Version};
+use crate::random;
+use crate::store::breaker::Breaker;
 use crate::store::{
     Boarding, Claim, Claimed, Committed, Failure, Known, Lease, Reply, Right, Secret, StoreError,
     as_kept_here, jittered,
@@ -20,8 +22,14 @@ use crate::store::{
 
 /// The kernel wakes nobody when an owner dies, so nobody sleeps for longer than this.
 const NAP: Duration = Duration::from_millis(10);
-/// How often the one process of a host that waits for another host's mint asks again.
-const POLL: Duration = Duration::from_millis(6);
+/// While nobody of this host follows the log, who waits for another host's mint asks again after this, and each
+/// time after twice as long, up to [`ASK_LATEST`].
+const ASK_SOONEST: Duration = Duration::from_millis(25);
+const ASK_LATEST: Duration = Duration::from_millis(200);
+/// When a lease is given back, all hosts that waited for it ask within this.
+const COME_BACK_WITHIN: Duration = Duration::from_millis(50);
+/// How often a process that waits for a store that is silent looks whether others have heard of it.
+const LISTEN: Duration = Duration::from_millis(50);
 /// How long an entry may be served from the request's memory while somebody else renews it.
 const WHILE_RENEWED: Duration = Duration::from_millis(100);
 /// The same while the authority does not answer.
@@ -47,6 +55,10 @@ pub enum Action {
         at_most: Duration,
     },
     Sleep(Duration),
+    /// Another host mints, until then as far as is known: who follows the log wakes who waits.
+    SetBusy {
+        until: Moment,
+    },
     /// May this process be the one that re-validates until then?
     MayRevalidate {
         until: Moment,
@@ -99,6 +111,8 @@ pub struct Flight {
     /// Usable, and given out should nothing better be had.
     have: Option<Have>,
     newest: Version,
+    /// Of any key.
+    highest: Version,
     /// Nobody asks about what is usable before.
     ask_at: Moment,
     /// Below it this host serves nothing, whatever a store may still have.
@@ -123,6 +137,26 @@ pub struct Flight {
     ran_out: Version,
     /// What is usable has been asked about while somebody else renews it.
     asked_about: bool,
+    /// When the fleet's store did not answer us for the first time.
+    silent_since: Option<Moment>,
+    /// How often we were told that another host mints.
+    told_busy: u32,
+    /// The key's bell as it was before the last claim.
+    bell: u32,
+}
+
+/// What a look says to who waits for another host's mint.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    bell: u32,
+    busy_until: Moment,
+    heartbeat: Moment,
+}
+
+impl Waiting {
+    fn of(known: &Known) -> Self {
+        Self { bell: known.bell, busy_until: known.busy_until, heartbeat: known.heartbeat }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +178,12 @@ enum Phase {
     /// Ours; look whether it was needed.
     Rechecking,
     Claiming,
+    /// Another host mints; what it brings comes by the log. Asked last at that moment, and again at this one
+    /// where nobody follows the log.
+    Elsewhere {
+        asked: Moment,
+        again: Moment,
+    },
     Minting,
     Committing,
     /// Our mint failed: what is still usable now, else the error.
@@ -169,6 +209,7 @@ impl Flight {
             phase: Phase::First,
             have: None,
             newest: Version::NONE,
+            highest: Version::NONE,
             ask_at: Moment::default(),
             floor: Version::NONE,
             dropped: false,
@@ -182,6 +223,9 @@ impl Flight {
             recommitted: false,
             ran_out: Version::NONE,
             asked_about: false,
+            silent_since: None,
+            told_busy: 0,
+            bell: 0,
         }
     }
 
@@ -216,6 +260,7 @@ impl Flight {
             Event::Carried if matches!(self.phase, Phase::Postponing) => {
                 self.serve(Tier::Host, now)
             }
+            Event::Carried if matches!(self.phase, Phase::Elsewhere { .. }) => Action::Look,
             Event::Carried | Event::Adopted(Ok(())) => self.finished(now),
             Event::Adopted(Err(error)) => {
                 // Served all the same; it will be asked for again.
@@ -241,8 +286,10 @@ impl Flight {
 
     fn looked(&mut self, known: Option<Known>, now: Moment) -> Action {
         self.have = None;
+        let waiting = known.as_ref().map(Waiting::of);
         if let Some(known) = known {
             self.newest = self.newest.max(known.newest);
+            self.highest = self.highest.max(known.highest);
             self.floor = self.floor.max(known.floor);
             self.dropped = known.floor > Version::NONE && known.floor >= known.newest;
             self.evicted = known.evicted;
@@ -263,7 +310,11 @@ impl Flight {
         }
         let Some(have) = &self.have else {
             return match self.phase {
-                Phase::Rechecking => self.claim(),
+                Phase::Rechecking => {
+                    self.bell = waiting.map_or(0, |it| it.bell);
+                    self.claim()
+                }
+                Phase::Elsewhere { asked, again } => self.elsewhere(asked, again, waiting, now),
                 _ => self.board(now),
             };
         };
@@ -272,7 +323,9 @@ impl Flight {
         let half = self.plan.max_staleness / 2;
         match self.phase {
             Phase::Rechecking if due => self.claim(),
-            Phase::Rechecking | Phase::Waiting => self.serve(Tier::Host, now),
+            Phase::Rechecking | Phase::Waiting | Phase::Elsewhere { .. } => {
+                self.serve(Tier::Host, now)
+            }
             Phase::Confirmation { give_up } if age >= half && now < give_up && !self.failing => {
                 Action::Sleep(Duration::from_millis(2))
             }
@@ -389,7 +442,7 @@ impl Flight {
             takeover: self.orphan,
             // A store may have lost the floor, or never heard of it.
             newer_than: have.max(self.ran_out).max(Version(self.floor.0.saturating_sub(1))),
-            highest_known: self.newest,
+            highest_known: self.highest,
             rejected: self.rejected,
             lease: self.plan.lease,
         };
@@ -417,15 +470,14 @@ impl Flight {
                 self.phase = Phase::Minting;
                 Action::Mint(self.authority, lease, self.reason())
             }
+            Claimed::Busy(left) if self.have.is_some() => self.postpone(left, now),
             Claimed::Busy(left) => {
-                if self.have.is_some() {
-                    self.postpone(left, now)
-                } else if now >= self.plan.wait_until {
-                    Action::Done(Err(FlightError::WaitTimeout))
-                } else {
-                    let nap = jittered(POLL).min(left.max(Duration::from_millis(1)));
-                    Action::Sleep(nap.min(now.until(self.plan.wait_until)))
-                }
+                let later = ASK_SOONEST * (1 << self.told_busy.min(3));
+                self.told_busy += 1;
+                let again = now.plus(jittered(later.min(ASK_LATEST)));
+                self.phase = Phase::Elsewhere { asked: now, again };
+                // A lease runs out at the store's own millisecond.
+                Action::SetBusy { until: now.plus(left).plus_millis(1) }
             }
             Claimed::BackOff { wait, reason } => {
                 self.backing_off = Some(wait);
@@ -437,6 +489,39 @@ impl Flight {
         }
     }
 
+    /// There is nothing here yet of what another host mints. Whoever follows the log wakes us when there is, or
+    /// when the lease is free again; where nobody does we ask ourselves.
+    fn elsewhere(
+        &mut self,
+        asked: Moment,
+        again: Moment,
+        waiting: Option<Waiting>,
+        now: Moment,
+    ) -> Action {
+        if now >= self.plan.wait_until {
+            return Action::Done(Err(FlightError::WaitTimeout));
+        }
+        let Some(waiting) = waiting else {
+            // No room in the table, so nobody can wake us.
+            let span = NAP.min(now.until(again.min(self.plan.wait_until)));
+            return if span.is_zero() { self.claim() } else { Action::Sleep(span) };
+        };
+        if std::mem::replace(&mut self.bell, waiting.bell) != waiting.bell {
+            // Rung while there is nothing: the lease was given back, and every host has heard of it.
+            let again = now.plus(COME_BACK_WITHIN.mul_f64(random::share()));
+            self.phase = Phase::Claiming;
+            return Action::Sleep(now.until(again.min(self.plan.wait_until)));
+        }
+        let followed = waiting.heartbeat.plus(self.plan.max_staleness / 2) >= now
+            || waiting.heartbeat >= asked;
+        if now >= waiting.busy_until || (!followed && now >= again) {
+            return self.claim();
+        }
+        let next = if followed { waiting.busy_until } else { waiting.busy_until.min(again) };
+        let at_most = NAP.min(now.until(next.min(self.plan.wait_until)));
+        Action::Wait { bell: waiting.bell, at_most: at_most.max(Duration::from_millis(1)) }
+    }
+
     /// Nobody can renew it before; the log says when somebody has. Every reader would ask until then.
     fn postpone(&mut self, span: Duration, now: Moment) -> Action {
         self.phase = Phase::Postponing;
@@ -445,10 +530,17 @@ impl Flight {
 
     fn not_claimed(&mut self, error: &StoreError, now: Moment) -> Action {
         let from_fleet = self.authority == Authority::Fleet;
-        self.degraded |= from_fleet;
         // A sheet that is two intervals old is served, and still worth a fetch per host.
         let stale = |have: &Have| have.entry.freshness(self.kind, now) == Freshness::Stale;
-        if self.have.as_ref().is_some_and(|have| !stale(have)) {
+        let usable = self.have.as_ref().is_some_and(|have| !stale(have));
+        if from_fleet && !usable && self.may_be_slow(error, now) {
+            if now >= self.plan.wait_until {
+                return self.fail(FlightError::WaitTimeout, now);
+            }
+            return Action::Sleep(jittered(LISTEN).min(now.until(self.plan.wait_until)));
+        }
+        self.degraded |= from_fleet;
+        if usable {
             return self.serve(Tier::Host, now);
         }
         // Without a callable the host's own store could only say that it has nothing.
@@ -457,6 +549,17 @@ impl Flight {
             return self.claim();
         }
         self.fail(FlightError::StoreUnavailable(error.to_string()), now)
+    }
+
+    /// Whether it is too early to do without the store. One that is merely slow has a lease for each key, and
+    /// a host that mints for itself mints what others mint: so a second question decides, a second later.
+    fn may_be_slow(&mut self, error: &StoreError, now: Moment) -> bool {
+        if !error.is_silence() {
+            return false;
+        }
+        let since = *self.silent_since.get_or_insert(now);
+        let asked_again = !matches!(error, StoreError::NotAsked(_));
+        !(asked_again && since.until(now) >= Breaker::PATIENCE)
     }
 
     fn reason(&self) -> MintReason {

@@ -18,7 +18,7 @@ use crate::keeper::{Charge, Chore, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
 pub use crate::metrics::tally::MintReason;
-use crate::store::{Asked, Committed, Heard, Host, Reply, Store, StoreError};
+use crate::store::{Asked, Committed, Heard, Host, Leave, Reply, Store, StoreError};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -398,6 +398,15 @@ impl Engine {
                 std::thread::sleep(span);
                 Event::Woke
             }
+            Action::SetBusy { until } => {
+                host.set_busy(key, until);
+                // Who waits holds no connection: a fleet that is cold has more waiting processes than a server
+                // takes connections.
+                if let Some(fleet) = &self.fleet {
+                    fleet.let_go();
+                }
+                Event::Carried
+            }
             Action::MayRevalidate { until } => {
                 Event::MayRevalidate(host.may_revalidate(key, now, until))
             }
@@ -466,10 +475,12 @@ impl Engine {
     }
 
     fn ask_fleet<T>(&self, question: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if !self.host.authority_allowed(self.host.now()) {
+        let asked_at = self.host.now();
+        if let Leave::Withheld { certain } = self.host.may_ask(asked_at) {
             let last = self.last_failure.lock().as_ref().map(ToString::to_string);
             let last = last.unwrap_or_else(|| "it failed to answer another process".into());
-            return Err(StoreError::Unreachable(format!("it is not asked for a moment: {last}")));
+            let why = format!("it is not asked for a moment: {last}");
+            return Err(if certain { StoreError::Unreachable } else { StoreError::NotAsked }(why));
         }
         self.keeper.stand_by();
         let answer = question();
@@ -478,7 +489,7 @@ impl Engine {
         if failure.is_some() {
             *self.last_failure.lock() = failure.cloned();
         }
-        let news = self.host.authority_heard(heard, self.host.now());
+        let news = self.host.authority_heard(heard, asked_at, self.host.now());
         match failure {
             Some(error) if news => log::warn!(
                 "{error}; usable entries are served, missing ones are made on this host alone"

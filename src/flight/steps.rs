@@ -30,7 +30,11 @@ fn due(unconfirmed: Duration) -> Known {
     Known {
         entry: Some(entry),
         confirmed_at: NOW.plus_millis(-(unconfirmed.as_millis() as i64)),
+        heartbeat: Moment::default(),
+        bell: 0,
+        busy_until: Moment::default(),
         newest: MINTED,
+        highest: MINTED,
         floor: Version::NONE,
         pending_rejection: None,
         ask_at: Moment::default(),
@@ -69,7 +73,7 @@ fn what_is_below_the_floor_that_a_refusal_names_is_not_served() {
         let usable = claiming().step(claimed(Version::NONE, refusal.clone()), NOW);
         assert!(matches!(usable, Action::Postpone { .. }), "{usable:?}");
         let dropped = claiming().step(claimed(MINTED.next(), refusal), NOW);
-        assert!(matches!(dropped, Action::Sleep(_) | Action::Done(Err(_))), "{dropped:?}");
+        assert!(matches!(dropped, Action::SetBusy { .. } | Action::Done(Err(_))), "{dropped:?}");
     }
 }
 
@@ -78,7 +82,7 @@ fn what_ran_out_while_the_answer_was_awaited_is_not_served() {
     let late = NOW.plus_millis(1_000);
     let action =
         claiming().step(claimed(Version::NONE, Claimed::Busy(Duration::from_secs(1))), late);
-    assert!(matches!(action, Action::Sleep(_)), "{action:?}");
+    assert!(matches!(action, Action::SetBusy { .. }), "{action:?}");
     let newer = Entry { version: MINTED.next(), ..due(Duration::ZERO).entry.unwrap() };
     let action = claiming().step(claimed(Version::NONE, Claimed::Value(newer)), late);
     let Action::Claim(_, claim) = action else { panic!("{action:?}") };

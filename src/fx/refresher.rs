@@ -91,7 +91,7 @@ pub struct Parts {
 impl Refresher {
     pub fn new(parts: Parts) -> Self {
         let Parts { key, rules, sources, fetch, quota, plan, host, engine, shelf, by } = parts;
-        let early = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        let early = crate::random::share();
         let shelved = Mutex::new(Version::NONE);
         let not_before = Mutex::new(host.now().plus(YOUNG.min(rules.policy.interval / 10)));
         Self {

@@ -45,7 +45,7 @@ impl Shelf {
     pub fn write(&self, shelved: &Shelved) -> io::Result<()> {
         let body = serde_json::to_vec(shelved)?;
         // Two processes at once: the rename of each is whole.
-        let temporary = format!("{:x}", getrandom::u64().unwrap_or(0));
+        let temporary = format!("{:x}", crate::random::number().unwrap_or(0));
         let temporary = self.path.with_extension(temporary);
         let written = || {
             let mut file =

@@ -1,29 +1,38 @@
 //! A [`Record`] as the words of one buffer: checksum, lengths, fixed fields, then the bytes of key,
-//! value, detail and failure reason. A sealed value has its detail in it. The key is inside the buffer and compared on the copied
-//! bytes; a slot's index alone never says whose record it is.
+//! failure reason, value and detail. A sealed value has its detail in it. The key is inside the buffer and
+//! compared on the copied bytes; a slot's index alone never says whose record it is.
+//!
+//! A record says how many fixed fields it has. A later release adds some at the end, and flags, and
+//! kinds of keys; this one reads past what it does not know.
 
 use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Moment;
-use crate::entry::{Entry, Key, Kind, Timing, Version};
+use crate::entry::{Digest, Entry, Key, Kind, Timing, Version};
 use crate::seal::{Plain, Seal};
 use crate::store::record::{Held, Record};
 use crate::store::{Lease, Secret};
 
-/// Checksum, two words of lengths, flags, thirteen fields.
-pub const HEAD: usize = 17;
+/// Checksum, two words of lengths, flags with the number of these words, fourteen fields.
+pub const HEAD: usize = 18;
 
 const HAS_ENTRY: u64 = 1;
 const UNSYNCED: u64 = 2;
+/// Where the number of fixed words stands beside the flags.
+const HEAD_AT: u32 = 56;
 
 /// How many words the record takes whose first `HEAD` words these are; `None` for torn nonsense.
 pub fn words(head: &[u64], capacity: usize) -> Option<usize> {
     let (key, reason, value, detail) = lengths(head);
     let bytes = key.checked_add(reason)?.checked_add(value)?.checked_add(detail)?;
-    let words = HEAD + bytes.div_ceil(8);
-    (words <= capacity).then_some(words)
+    let words = bytes.div_ceil(8).checked_add(head_words(head))?;
+    (head_words(head) >= HEAD && words <= capacity).then_some(words)
+}
+
+fn head_words(head: &[u64]) -> usize {
+    (head[3] >> HEAD_AT) as usize
 }
 
 fn lengths(head: &[u64]) -> (usize, usize, usize, usize) {
@@ -35,7 +44,7 @@ fn lengths(head: &[u64]) -> (usize, usize, usize, usize) {
 
 /// Whose record these words are; `None` when they are damaged.
 pub fn key(words: &[u64]) -> Option<Vec<u8>> {
-    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[HEAD..]))?;
+    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[head_words(words)..]))?;
     bytes.get(..lengths(words).0).map(<[u8]>::to_vec)
 }
 
@@ -49,20 +58,24 @@ pub type Beginning = [u64; HEAD + 11];
 
 /// The kind of the record's key.
 pub fn kind(begins: &Beginning) -> Option<Kind> {
-    bytes_of(&begins[HEAD..]).first().and_then(|letter| Kind::of(*letter))
+    after_head(begins).first().and_then(|letter| Kind::of(*letter))
 }
 
 /// The name in the record's key, or how it begins.
 pub fn name(begins: &Beginning) -> Vec<u8> {
     let (key, ..) = lengths(begins);
-    let bytes = bytes_of(&begins[HEAD..]);
+    let bytes = after_head(begins);
     bytes[..key.min(bytes.len())].get(Key::PREFIX..).unwrap_or_default().to_vec()
+}
+
+fn after_head(begins: &Beginning) -> &[u8] {
+    begins.get(head_words(begins)..).map(bytes_of).unwrap_or_default()
 }
 
 /// Reason, value and detail, when these words are whole and `key`'s.
 fn parts<'a>(key: &[u8], words: &'a [u64]) -> Option<[&'a [u8]; 3]> {
     let (length, reason, value, detail) = lengths(words);
-    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[HEAD..]))?;
+    let bytes = (words[0] == checksum(words)).then(|| bytes_of(&words[head_words(words)..]))?;
     let (found, rest) = bytes.split_at_checked(length)?;
     let (reason, rest) = rest.split_at_checked(reason)?;
     let (value, rest) = rest.split_at_checked(value)?;
@@ -127,8 +140,9 @@ pub fn encode(key: &Key, record: &Record, seal: Option<&Seal>) -> Vec<u64> {
     let mut words = vec![0; HEAD + bytes.div_ceil(8)];
     words[1] = (key.len() as u64) << 32 | record.reason.len() as u64;
     words[2] = (value.len() as u64) << 32 | detail.len() as u64;
+    words[3] = (HEAD as u64) << HEAD_AT;
     if let Some(entry) = &record.entry {
-        words[3] = HAS_ENTRY | if entry.unsynced { UNSYNCED } else { 0 };
+        words[3] |= HAS_ENTRY | if entry.unsynced { UNSYNCED } else { 0 };
         words[4] = entry.version.0;
         words[5] = entry.timing.minted_at.as_millis() as u64;
         words[6] = entry.timing.refresh_at.as_millis() as u64;
@@ -145,6 +159,7 @@ pub fn encode(key: &Key, record: &Record, seal: Option<&Seal>) -> Vec<u64> {
     words[14] = record.rejections;
     words[15] = record.reject_at.as_millis() as u64;
     words[16] = record.rejected_early.0;
+    words[17] = record.pending_rejection.map_or(0, Digest::bits);
 
     for (word, bytes) in words[HEAD..].iter_mut().zip(parts.concat().chunks(8)) {
         let mut eight = [0; 8];
@@ -182,6 +197,7 @@ pub fn decode(key: &Key, words: &[u64], seal: Option<&Seal>) -> Option<Record> {
         rejections: words[14],
         reject_at: moment(15),
         rejected_early: Version(words[16]),
+        pending_rejection: Digest::from_bits(words[17]),
     })
 }
 
@@ -229,6 +245,7 @@ mod tests {
             rejections: 1,
             reject_at: at(60),
             rejected_early: Version(8),
+            pending_rejection: Some(Digest::of(b"rejected")),
         }
     }
 
@@ -251,6 +268,17 @@ mod tests {
         assert!(value(&key(b"key"), &words, Some(&ours)).is_none());
         let found = decode(&key(b"key"), &words, Some(&ours));
         assert_eq!(found, Some(Record { entry: None, ..record() }));
+    }
+
+    #[test]
+    fn what_a_later_release_adds_to_a_record_is_read_past() {
+        let mut words = encode(&key(b"key"), &record(), None);
+        words[3] = (HEAD as u64 + 2) << HEAD_AT | words[3] & 0xff | 1 << 40;
+        words.splice(HEAD..HEAD, [7, 8]);
+        words[0] = checksum(&words);
+        assert_eq!(super::words(&words, words.len()), Some(words.len()));
+        assert_eq!(decode(&key(b"key"), &words, None), Some(record()));
+        assert_eq!(super::key(&words).as_deref(), Some(key(b"key").bytes()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::layout::{LAYOUT, MAGIC, Sizes};
 use super::map::Map;
 use super::sys::{self, LockKind};
-use crate::clock::{Timeline, system};
+use crate::clock::system;
 
 /// Where a table lives.
 #[derive(Clone, Debug)]
@@ -29,11 +29,13 @@ pub struct Place {
 
 impl Place {
     /// `identity` is everything that makes two applications under one uid different (prefix, Redis
-    /// endpoints, database, user): they never share an entry, a breaker or a leader.
+    /// endpoints, database, user): they never share an entry, a breaker or a leader. Nor do processes
+    /// whose monotonic clocks differ, for rights end by it.
     pub fn new(dir: &Path, identity: &[&str]) -> Self {
         let mut hash = Sha256::new();
         hash.update(LAYOUT.to_be_bytes());
-        for part in identity {
+        let namespace = time_namespace();
+        for part in identity.iter().copied().chain(namespace.as_deref()) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -210,7 +212,7 @@ pub(super) fn create_named(
     path: &Path,
     write: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<bool> {
-    let unnamed = place.folder.join(format!("new-{:016x}", getrandom::u64().unwrap_or(0)));
+    let unnamed = place.folder.join(format!("new-{:016x}", crate::random::number().unwrap_or(0)));
     let made = create_new(&unnamed)
         .and_then(|file| write(&file))
         .and_then(|()| fs::hard_link(&unnamed, path));
@@ -252,7 +254,7 @@ fn write_table(file: &File, sizes: Sizes) -> io::Result<()> {
     for (word, half) in header.boot.iter().zip(boot_id()) {
         word.store(half, Relaxed);
     }
-    header.timeline.store(Timeline::first(system::reading()).word(), Relaxed);
+    header.seed.store(crate::random::number().unwrap_or(0), Relaxed);
     header.magic.store(MAGIC, Relaxed);
     Ok(())
 }
@@ -325,6 +327,15 @@ fn opened_lately(file: &File) -> bool {
     let opened = file.metadata().and_then(|meta| meta.modified());
     let age = opened.ok().and_then(|at| at.elapsed().ok());
     age.is_none_or(|age| age < Duration::from_secs(86_400))
+}
+
+/// The time namespace of this process (LXC and CRIU make some), unless it is the one the machine booted
+/// with.
+fn time_namespace() -> Option<String> {
+    /// PROC_TIME_INIT_INO of Linux' include/linux/proc_ns.h.
+    const FIRST: &str = "time:[4026531834]";
+    let link = fs::read_link("/proc/self/ns/time").ok()?;
+    link.to_str().filter(|name| *name != FIRST).map(str::to_owned)
 }
 
 /// A table on a real disk outlives a reboot, and its monotonic deadlines do not.

@@ -12,13 +12,15 @@
 //! the third is touched only while a *stopped* writer may still scribble in another.
 //! The large areas make the file look big (`ls -l`); what it occupies is `du`.
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
-use crate::entry::Key;
+use crate::clock::Timeline;
+use crate::entry::Version;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
 /// by side never share a table.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 pub const MAGIC: u64 = u64::from_be_bytes(*b"SHSTATE\n");
 
 pub const PAGE: usize = 4096;
@@ -44,17 +46,34 @@ pub struct Header {
     /// Bytes the file may occupy.
     pub memory: AtomicU64,
     pub boot: [AtomicU64; 2],
-    /// [`crate::clock::Timeline`]; any process, by compare-and-set.
-    pub timeline: AtomicU64,
+    /// Of the hash that finds a key's place: without it nobody can choose names that crowd one bucket.
+    pub seed: AtomicU64,
+    /// Where the host timeline is; any process.
+    pub timeline: Timeline,
     /// Highest version issued here; any process, by fetch-max.
     pub issued: AtomicU64,
-    /// Failures in a row (high 16 bits) and the moment until which nobody asks; by compare-and-set.
+    /// [`crate::store::breaker::Breaker`]; any process, by compare-and-set.
     pub breaker: AtomicU64,
+    /// Since when nothing was heard of the authority, zero while it answers. Any process, by compare-and-set.
+    pub silent_since: AtomicU64,
+    /// When it last answered a process of this host. Any process, fetch-max.
+    pub answered_at: AtomicU64,
+    /// [`crate::clock::ServerLead`]; zero before it was heard. Leaders.
+    pub server_lead: AtomicI64,
     /// The right to follow the change log: [`RightWord`], its generation is the term.
     pub leader: AtomicU64,
-    /// Everything in the table was the newest at this moment; by fetch-max, see `crate::leader`.
+    /// Everything in the table that is vouched for was the newest at this moment; by fetch-max, see
+    /// `crate::leader`.
     pub heartbeat: AtomicU64,
-    _reserved: [AtomicU64; 20],
+    /// What was not confirmed since this moment is in doubt (high 63 bits), and whether that is still to be
+    /// compared. Leaders, by compare-and-set; read after the heartbeat, written before it.
+    pub doubt: AtomicU64,
+    /// What is in doubt was the newest at this moment.
+    pub doubted_beat: AtomicU64,
+    /// [`crate::store::log::Anchor`]: milliseconds, number and digest. Leaders; of two that write at once
+    /// nothing is left that stands.
+    pub anchor: [AtomicU64; 3],
+    _reserved: [AtomicU64; 29],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
@@ -70,15 +89,15 @@ pub struct Slot {
     /// every publication, eviction and takeover; never reset while the file lives. Release stores
     /// by the bucket's writer, compare-and-set only; pairs with the acquire load of every reader.
     pub state: AtomicU64,
-    /// Nothing below is served or stored. Anybody, fetch-max, no lock.
-    pub floor: AtomicU64,
-    /// Highest version heard of. Anybody, fetch-max, no lock.
-    pub newest: AtomicU64,
-    /// When the current record was last known to be the newest: sequence (low 24 bits of it, in the
-    /// high bits) and moment (40 bits), so that it never vouches for another record.
+    /// Nothing below is served or stored. Anybody raises it, without a lock.
+    pub floor: Mark,
+    /// Highest version heard of. Anybody raises it, without a lock.
+    pub newest: Mark,
+    /// When the current record was last known to be the newest: sequence (low 21 bits of it, in the
+    /// high bits) and moment (43 bits), so that it never vouches for another record.
     pub confirmed: AtomicU64,
-    /// Nobody re-validates before this moment. Anybody, compare-and-set.
-    pub next_check: AtomicU64,
+    /// Nobody re-validates before this moment. Anybody moves it.
+    pub next_check: Mark,
     /// Last use in seconds, for eviction. Anybody, relaxed.
     pub used: AtomicU64,
     /// Flight right: generation (24 bits) and deadline (40 bits). Compare-and-set.
@@ -95,11 +114,10 @@ pub struct Slot {
     pub lost: AtomicU64,
     /// Bit per buffer whose pages are allocated. Bucket's writer, after `posix_fallocate`.
     pub allocated: AtomicU64,
-    /// Digest of a rejected token that the authority has not been told of, zero when none.
-    pub pending_rejection: AtomicU64,
-    /// Generation of a flight (high 32 bits) and the process that has it. Its owner; means nothing
-    /// under another generation, for an earlier release leaves it as it is.
+    /// Generation of a flight (high 32 bits) and the process that has it. Its owner.
     pub flight_by: AtomicU64,
+    /// Another host mints the key until this moment; zero where that is not known. Anybody moves it.
+    pub busy_until: Mark,
     _reserved: [AtomicU64; 2],
 }
 
@@ -161,9 +179,108 @@ impl Sizes {
         if buffer < 3 {
             (self.index_end() + (buffer * self.slots + slot) * SMALL, SMALL)
         } else {
-            let start = (self.index_end() + self.slots * SMALL * 3).div_ceil(PAGE) * PAGE;
-            (start + ((buffer - 3) * self.slots + slot) * self.large(), self.large())
+            (self.large_start() + ((buffer - 3) * self.slots + slot) * self.large(), self.large())
         }
+    }
+
+    fn large_start(self) -> usize {
+        (self.index_end() + self.slots * SMALL * 3).div_ceil(PAGE) * PAGE
+    }
+
+    /// The slots and buffers that have some of the bytes from `start` to `end`, which lie behind the index.
+    pub fn buffers_in(self, start: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
+        let area = move |begins: usize, stride: usize, first: usize| {
+            let from = start.saturating_sub(begins) / stride;
+            let to = end.saturating_sub(begins).div_ceil(stride).min(self.slots * 3);
+            (from..to).map(move |at| (at % self.slots, first + at / self.slots))
+        };
+        area(self.index_end(), SMALL, 0).chain(area(self.large_start(), self.large(), 3))
+    }
+}
+
+/// What is noted beside a slot's record without a lock: a version or a moment (53 bits), and how many keys
+/// the slot had before (11 bits). Whoever changes a mark has seen it while the slot was the key's, and
+/// changes it by compare-and-set; an eviction counts it on. So a process that is stopped in between
+/// cannot leave a mark on the slot's next key.
+#[repr(transparent)]
+pub struct Mark(AtomicU64);
+
+/// A mark as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked(u64);
+
+impl Mark {
+    const VALUE: u64 = (1 << 53) - 1;
+
+    pub fn seen(&self) -> Marked {
+        Marked(self.0.load(Acquire))
+    }
+
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.seen().value()
+    }
+
+    /// `false`: it is not what was seen any more.
+    pub fn set(&self, seen: Marked, value: u64) -> bool {
+        self.swing(seen, seen.0 & !Self::VALUE | value.min(Self::VALUE))
+    }
+
+    /// To this version at the least, unless it has become another key's. What is beyond `latest` is replaced.
+    pub fn raise(&self, mut seen: Marked, version: Version, latest: Version) {
+        while seen.version(latest) < version && !self.set(seen, version.0) {
+            let now = self.seen();
+            if now.keys() != seen.keys() {
+                return;
+            }
+            seen = now;
+        }
+    }
+
+    /// Nothing is noted, of the slot's next key. `false`: it is not what was seen any more.
+    pub fn clear(&self, seen: Marked) -> bool {
+        self.swing(seen, (seen.0 & !Self::VALUE).wrapping_add(Self::VALUE + 1))
+    }
+
+    fn swing(&self, seen: Marked, next: u64) -> bool {
+        self.0.compare_exchange(seen.0, next, AcqRel, Acquire).is_ok()
+    }
+}
+
+impl Marked {
+    #[inline]
+    pub const fn value(self) -> u64 {
+        self.0 & Mark::VALUE
+    }
+
+    pub fn version(self, latest: Version) -> Version {
+        Version(self.value()).believed(latest)
+    }
+
+    const fn keys(self) -> u64 {
+        self.0 & !Mark::VALUE
+    }
+}
+
+/// Since when entries are in doubt, and whether they are still to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt(pub u64);
+
+impl Doubt {
+    pub fn from(since: i64) -> Self {
+        Self((since.max(0) as u64) << 1 | 1)
+    }
+
+    pub fn since(self) -> i64 {
+        (self.0 >> 1) as i64
+    }
+
+    pub fn is_settled(self) -> bool {
+        self.0 & 1 == 0
+    }
+
+    pub fn settled(self) -> Self {
+        Self(self.0 & !1)
     }
 }
 
@@ -212,8 +329,9 @@ pub struct Tag(pub u64);
 impl Tag {
     const SEQUENCE: u64 = 0xffff;
 
-    pub fn of(key: &Key) -> u64 {
-        (key.hash() & !Self::SEQUENCE).max(Self::SEQUENCE + 1)
+    /// Of the key with this hash.
+    pub fn of(hash: u64) -> u64 {
+        (hash & !Self::SEQUENCE).max(Self::SEQUENCE + 1)
     }
 
     pub fn hash(self) -> u64 {
@@ -297,6 +415,22 @@ mod tests {
         assert!(ranges[0].0 >= sizes.index_end());
         let last = ranges[ranges.len() - 1];
         assert_eq!(last.0 + last.1, sizes.file_bytes());
+    }
+
+    #[test]
+    fn whoever_has_some_of_a_range_is_found_by_it() {
+        let sizes = Sizes::new(128, 16 * 1024, 1 << 20);
+        for start in (sizes.index_end()..sizes.file_bytes()).step_by(16 * PAGE) {
+            let end = (start + 16 * PAGE).min(sizes.file_bytes());
+            let mut found: Vec<_> = sizes.buffers_in(start, end).collect();
+            found.sort_unstable();
+            let all = (0..sizes.slots).flat_map(|slot| (0..BUFFERS).map(move |at| (slot, at)));
+            let overlapping = all.filter(|(slot, at)| {
+                let (from, bytes) = sizes.buffer(*slot, *at);
+                from < end && start < from + bytes
+            });
+            assert_eq!(found, overlapping.collect::<Vec<_>>(), "{start}..{end}");
+        }
     }
 
     #[test]

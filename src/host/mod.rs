@@ -5,7 +5,6 @@
 //! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, [`tally`] is
 //! where it is counted, and [`HostTable`] is the store and the host that a flight sees.
 
-mod breaker;
 mod codec;
 mod file;
 mod layout;
@@ -28,26 +27,27 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use self::breaker::Breaker;
 pub use self::file::Place;
 pub use self::layout::Sizes;
-use self::layout::{RightWord, Slot, State, Tag};
+use self::layout::{Doubt, RightWord, Slot, State};
 use self::publish::Word as _;
 use self::rights::{Rights, Space};
-use self::table::Table;
+use self::table::{Table, latest};
 use self::tally::TallyFile;
-use crate::clock::{Clock, Moment, WallTime, system};
+use crate::clock::{Clock, Moment, ServerLead, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 use crate::seal::Seal;
+use crate::store::breaker::Breaker;
+use crate::store::log::Anchor;
 use crate::store::record::{Context, Record};
 use crate::store::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Reply,
-    Reservation, Resident, Right, Secret, Stock, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Leave,
+    Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
 
-/// How often a process looks whether its table still has a name and the clocks still agree.
+/// How often a process looks whether its table still has a name.
 const LOOK_AROUND_MS: i64 = 1000;
 
 /// This process's view of its host's table. Remaps when the file is replaced under it.
@@ -80,12 +80,7 @@ impl Watch {
     pub fn holds(&self) -> bool {
         let words = self.table.map.slot(self.slot);
         // The floor first: an eviction moves the state before it clears the floor.
-        words.floor.load(Acquire) <= self.version.0 && words.state.load(Acquire) == self.seen.0
-    }
-
-    #[inline]
-    pub fn now(&self) -> Moment {
-        self.table.now()
+        words.floor.value() <= self.version.0 && words.state.load(Acquire) == self.seen.0
     }
 }
 
@@ -100,14 +95,15 @@ impl HostTable {
         Ok(Self { place, sizes, seal, table: opened, looked_around })
     }
 
-    /// The pure hit: one search, one copy, no record taken apart. `trusted` says until when an entry
-    /// with these deadlines, confirmed at that moment, may be served; `take` gets its value.
+    /// The pure hit: one search, one copy, no record taken apart. `trusted` says for how long an entry
+    /// with these deadlines, confirmed at the first moment, may be served from the second on; `take`
+    /// gets its value.
     pub fn hit<R>(
         &self,
         key: &Key,
-        trusted: impl FnOnce(&Timing, Moment) -> Option<Moment>,
+        trusted: impl FnOnce(&Timing, Moment, Moment) -> Option<Duration>,
         take: impl FnOnce(&[u8]) -> R,
-    ) -> Option<(R, Watch, Moment)> {
+    ) -> Option<(R, Watch, Duration)> {
         let table = self.table();
         let slot = table.find(key)?;
         let words = table.map.slot(slot);
@@ -119,10 +115,11 @@ impl HostTable {
             let version = codec::version(&copied);
             let synced = (!codec::unsynced(&copied)).then_some(version);
             let confirmed_at = table.confirmed_at(slot, seen, synced);
-            let until = trusted(&codec::timing(&copied)?, confirmed_at)?;
+            // The clocks are read here, when nothing but handing over is left to do.
+            let span = trusted(&codec::timing(&copied)?, confirmed_at, table.now())?;
             let watch = Watch { slot, seen, version, table: table.clone() };
             touch(words);
-            watch.holds().then(|| (take(&value), watch, until))
+            watch.holds().then(|| (take(&value), watch, span))
         });
         SCRATCH.set(copied);
         found.flatten()
@@ -175,7 +172,6 @@ impl HostTable {
 
     fn remap_if_unlinked(&self) {
         let (table, serial) = self.current();
-        table.observe();
         if table.still_named() {
             return;
         }
@@ -218,26 +214,36 @@ impl HostTable {
         mut change: impl FnMut(&mut Record, &mut Context<'_>) -> R,
     ) -> Result<Reply<R>, StoreError> {
         let table = self.table();
+        let latest = latest();
         let edited = table.edit(key, true, |record, floor| {
-            let mut at = Context { kind: key.kind(), floor, now };
+            let mut at = Context { kind: key.kind(), floor, now, latest };
             let what = change(record, &mut at);
             Reply { floor: *at.floor, what }
         })?;
         edited.ok_or_else(|| StoreError::Refused("the host table lost a key".into()))
     }
+}
 
-    fn issue(&self, above: Version) -> Version {
-        let table = self.table();
-        let issued = &table.header().issued;
-        let wall = system::wall().unix_micros();
-        loop {
-            let seen = issued.load(Acquire);
-            let next = wall.max(seen + 1).max(above.0 + 1);
-            if issued.swing(seen, next) {
-                return Version(next);
-            }
-        }
+/// Who waits for another host's mint, or is just about to, looks again.
+fn wake(slot: &Slot) {
+    let busy = slot.busy_until.seen();
+    if busy.value() != 0 {
+        slot.busy_until.set(busy, 0);
     }
+    if slot.flight_since.load(Acquire) != 0 {
+        ring(slot);
+    }
+}
+
+/// Whoever sleeps at the slot's bell looks again.
+fn ring(slot: &Slot) {
+    slot.bell.fetch_add(1, AcqRel);
+    sys::futex_wake_all(&slot.bell);
+}
+
+/// A moment as a mark has it.
+fn mark(moment: Moment) -> u64 {
+    moment.as_millis().max(0) as u64
 }
 
 thread_local! {
@@ -269,11 +275,15 @@ impl Clock for HostTable {
     fn wall(&self) -> WallTime {
         system::wall()
     }
+
+    fn bring_nearer(&self, span: Duration) {
+        self.table().header().timeline.bring_nearer(span);
+    }
 }
 
 impl Store for HostTable {
     fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError> {
-        self.edit(key, now, |record, at| record.claim(at, claim, |above| self.issue(above)))
+        self.edit(key, now, |record, at| record.claim(at, claim, |above| self.table().issue(above)))
     }
 
     fn renew(
@@ -312,7 +322,9 @@ impl Store for HostTable {
         rejected: Option<Digest>,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.edit(key, now, |record, at| record.invalidate(at, rejected, |above| self.issue(above)))
+        self.edit(key, now, |record, at| {
+            record.invalidate(at, rejected, |above| self.table().issue(above))
+        })
     }
 
     fn restore(
@@ -321,32 +333,39 @@ impl Store for HostTable {
         entry: &Entry,
         now: Moment,
     ) -> Result<Reply<Committed>, StoreError> {
-        self.table().header().issued.fetch_max(entry.version.0, AcqRel);
         self.edit(key, now, |record, at| record.restore(at, entry))
     }
 }
 
 impl Host for HostTable {
     fn look(&self, key: &Key) -> Option<Known> {
-        let table = self.table();
+        let (table, latest) = (self.table(), latest());
         // The marks stand beside the record, and an eviction in between would give us the next
         // key's. It moves the state before it clears them, so an unmoved state means they are ours.
         for _ in 0..8 {
             let slot = table.find(key)?;
-            let (state, record) = table.read(slot, key);
             let words = table.map.slot(slot);
-            let floor = Version(words.floor.load(Acquire));
-            let entry = record.entry.filter(|entry| entry.version >= floor);
+            // Before everything else: what comes after it rings it again.
+            let bell = words.bell.load(Acquire);
+            let (state, record) = table.read(slot, key);
+            let (floor, newest) =
+                (words.floor.seen().version(latest), words.newest.seen().version(latest));
+            let in_force = |entry: &Entry| (floor..=latest).contains(&entry.version);
+            let entry = record.entry.filter(in_force);
             let synced = entry.as_ref().filter(|entry| !entry.unsynced);
             let known = Known {
                 confirmed_at: table.confirmed_at(slot, state, synced.map(|entry| entry.version)),
                 entry,
-                newest: Version(words.newest.load(Acquire)).max(floor),
+                newest: newest.max(floor),
+                highest: table.highest(latest),
                 floor,
-                pending_rejection: Digest::from_bits(words.pending_rejection.load(Acquire)),
-                ask_at: Moment::from_millis(words.next_check.load(Relaxed) as i64),
+                heartbeat: Moment::from_millis(table.header().heartbeat.load(Acquire) as i64),
+                bell,
+                busy_until: Moment::from_millis(words.busy_until.value() as i64),
+                pending_rejection: record.pending_rejection,
+                ask_at: Moment::from_millis(words.next_check.value() as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
-                evicted: words.newest.load(Relaxed) == 0 && table.was_evicted(key),
+                evicted: newest == Version::NONE && table.was_evicted(key),
             };
             if words.state.load(Acquire) == state.0 {
                 touch(words);
@@ -383,7 +402,7 @@ impl Host for HostTable {
                 return Ok(Boarding::Taken { bell, since });
             };
             let right = Right { place: u64::from(serial) << 32 | slot as u64, generation };
-            if !table.holds(slot, Tag::of(key)) {
+            if !table.holds(slot, table.tag_of(key)) {
                 self.leave(key, &right);
                 continue;
             }
@@ -399,8 +418,10 @@ impl Host for HostTable {
     fn note_secret(&self, _key: &Key, right: &Right, secret: Secret) {
         if let Some((table, slot)) = self.held(right) {
             let words = table.map.slot(slot);
+            // Seen before: of a flight that was given away meanwhile it is not ours to change.
+            let seen = words.flight_secret.load(Acquire);
             if Rights::is_ours(&words.flight, right.generation) {
-                words.flight_secret.store(secret.bits(), Release);
+                words.flight_secret.swing(seen, secret.bits());
             }
         }
     }
@@ -415,9 +436,10 @@ impl Host for HostTable {
     fn leave(&self, key: &Key, right: &Right) {
         let Some((table, slot)) = self.held(right) else { return };
         let words = table.map.slot(slot);
+        let (secret, since) = (words.flight_secret.load(Acquire), words.flight_since.load(Acquire));
         if Rights::is_ours(&words.flight, right.generation) {
-            words.flight_secret.store(0, Release);
-            words.flight_since.store(0, Release);
+            words.flight_secret.swing(secret, 0);
+            words.flight_since.swing(since, 0);
         } else {
             table.count(Counter::FlightsGivenUp, 1);
             log::warn!(
@@ -428,8 +450,7 @@ impl Host for HostTable {
         }
         table.rights.give_back(Space::Flight, slot, &words.flight, right.generation);
         // Unlock first, then ring: whoever wakes finds the right free.
-        words.bell.fetch_add(1, AcqRel);
-        sys::futex_wake_all(&words.bell);
+        ring(words);
     }
 
     fn wait(&self, key: &Key, bell: u32, at_most: Duration) {
@@ -446,12 +467,12 @@ impl Host for HostTable {
     }
 
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
-        let table = self.table();
+        let (table, latest) = (self.table(), latest());
         let stored = table.edit(key, false, |record, floor| {
             let slot = table.find(key).filter(|slot| table.tagged(*slot) == asked.reservation.0);
-            let newest = slot.map(|slot| table.map.slot(slot).newest.load(Acquire));
-            let current =
-                newest.is_some_and(|newest| entry.version.0 >= newest) && entry.version >= *floor;
+            let newest = slot.map(|slot| table.map.slot(slot).newest.seen().version(latest));
+            let current = newest.is_some_and(|newest| entry.version >= newest)
+                && (*floor..=latest).contains(&entry.version);
             if current {
                 record.adopt(entry);
             }
@@ -464,10 +485,7 @@ impl Host for HostTable {
     }
 
     fn raise_floor(&self, key: &Key, floor: Version) {
-        let table = self.table();
-        if let Some(slot) = table.find(key) {
-            table.map.slot(slot).floor.fetch_max(floor.0, AcqRel);
-        }
+        self.table().raise(key, |slot| &slot.floor, floor);
     }
 
     fn confirm(&self, key: &Key, version: Version, asked_at: Moment) {
@@ -480,24 +498,24 @@ impl Host for HostTable {
     }
 
     fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool {
-        let table = self.table();
-        let Some(slot) = table.find(key) else { return false };
-        let word = &table.map.slot(slot).next_check;
-        let seen = word.load(Acquire);
-        (seen as i64) <= now.as_millis() && word.swing(seen, until.as_millis().max(0) as u64)
+        let (now, until) = (mark(now), mark(until));
+        self.table().mark(key, |slot| &slot.next_check, |at| (at.value() <= now).then_some(until))
+            == Some(true)
     }
 
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
-        let table = self.table();
-        if let Some(slot) = table.find(key) {
-            let bits = rejected.map_or(0, Digest::bits);
-            table.map.slot(slot).pending_rejection.store(bits, Release);
-        }
+        // Nobody waits for it: where the record cannot be written now, the next 401 says it again.
+        let _ = self.table().edit(key, false, |record, _| record.pending_rejection = rejected);
     }
 
     fn resident(&self) -> Vec<Key> {
         let table = self.table();
-        (0..table.map.sizes().slots).filter_map(|slot| table.key_in(slot)).collect()
+        let used = |slot: usize| table.map.slot(slot).used.load(Relaxed);
+        let slots = 0..table.map.sizes().slots;
+        let mut keys: Vec<_> =
+            slots.filter_map(|slot| Some((used(slot), table.key_in(slot)?))).collect();
+        keys.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        keys.into_iter().map(|(_, key)| key).collect()
     }
 
     fn survey(&self, at_most: usize) -> Vec<Resident> {
@@ -513,7 +531,7 @@ impl Host for HostTable {
         for slot in (0..table.map.sizes().slots).filter(|slot| !table.holds(*slot, 0)) {
             let head = table.beginning(slot);
             let kind = head.and_then(|head| codec::kind(&head));
-            let floor = table.map.slot(slot).floor.load(Relaxed);
+            let floor = table.map.slot(slot).floor.value();
             let usable = head.zip(kind).is_some_and(|(head, kind)| {
                 let in_force = codec::version(&head).0 >= floor;
                 let timing = codec::timing(&head).filter(|_| in_force);
@@ -548,16 +566,68 @@ impl Host for HostTable {
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let table = self.table();
-        let Some(slot) = table.find(key) else { return false };
-        let words = table.map.slot(slot);
-        words.newest.fetch_max(version.0, AcqRel);
-        words.floor.fetch_max(floor.0, AcqRel);
-        true
+        table.raise(key, |slot| &slot.newest, version)
+            && table.raise(key, |slot| &slot.floor, floor)
     }
 
-    fn beat(&self, at: Moment) {
+    fn set_busy(&self, key: &Key, until: Moment) {
+        self.table().mark(key, |slot| &slot.busy_until, |_| Some(mark(until)));
+    }
+
+    fn wake(&self, key: &Key) {
         let table = self.table();
-        table.header().heartbeat.fetch_max(at.as_millis().max(0) as u64, AcqRel);
+        if let Some(slot) = table.find(key) {
+            wake(table.map.slot(slot));
+        }
+    }
+
+    fn beat(&self, at: Moment, anchor: &Anchor) {
+        let table = self.table();
+        table.header().heartbeat.fetch_max(mark(at), AcqRel);
+        let words = [anchor.line.0, anchor.line.1, anchor.digest];
+        for (word, value) in table.header().anchor.iter().zip(words) {
+            if word.load(Relaxed) != value {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        let table = self.table();
+        let [ms, number, digest] = table.header().anchor.each_ref().map(|word| word.load(Relaxed));
+        let led = table.header().heartbeat.load(Relaxed) != 0;
+        led.then_some(Anchor { line: (ms, number), digest })
+    }
+
+    fn doubt(&self) -> u64 {
+        let table = self.table();
+        let header = table.header();
+        let seen = Doubt(header.doubt.load(Acquire));
+        // What is still in doubt since an earlier time goes on being vouched for no longer than then.
+        if seen.is_settled() {
+            header.doubted_beat.store(header.heartbeat.load(Acquire), Release);
+        }
+        let doubt = Doubt::from(table.now().as_millis().max(seen.since()));
+        header.doubt.store(doubt.0, Release);
+        (0..table.map.sizes().slots).for_each(|slot| wake(table.map.slot(slot)));
+        doubt.0
+    }
+
+    fn settle(&self, doubt: u64) {
+        self.table().header().doubt.swing(doubt, Doubt(doubt).settled().0);
+    }
+
+    fn in_doubt(&self) -> Option<u64> {
+        let doubt = Doubt(self.table().header().doubt.load(Acquire));
+        (!doubt.is_settled()).then_some(doubt.0)
+    }
+
+    fn hear_clock(&self, told: i64, continued: bool) {
+        let table = self.table();
+        let (word, now) = (&table.header().server_lead, table.now());
+        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, continued);
+        word.store(heard.lead.word(), Relaxed);
+        self.stood_still_for(heard.gained);
     }
 
     fn lead(&self, now: Moment, until: Moment) -> Option<Right> {
@@ -595,25 +665,42 @@ impl Host for HostTable {
         self.table.read().table.header().counters[counter as usize].load(Relaxed)
     }
 
-    fn authority_allowed(&self, now: Moment) -> bool {
+    fn may_ask(&self, now: Moment) -> Leave {
         let table = self.table();
         let word = &table.header().breaker;
         let seen = word.load(Acquire);
         let breaker = Breaker::unpack(seen);
         // Whoever moves the deadline on is the one that probes; if it dies, the next may.
-        !breaker.is_open() || breaker.probed(now).is_some_and(|next| word.swing(seen, next.pack()))
+        let probes = || breaker.probed(now).is_some_and(|next| word.swing(seen, next.pack()));
+        if !breaker.is_open() || probes() {
+            return Leave::Given;
+        }
+        Leave::Withheld { certain: breaker.certain }
     }
 
-    fn authority_heard(&self, heard: Heard, now: Moment) -> bool {
+    fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool {
         let table = self.table();
-        let word = &table.header().breaker;
+        let header = table.header();
+        let (word, silent_since) = (&header.breaker, &header.silent_since);
         let seen = word.load(Acquire);
         if heard == Heard::Answer {
+            header.answered_at.fetch_max(mark(now), Relaxed);
+            silent_since.store(0, Relaxed);
             return seen != 0 && word.swing(seen, 0);
         }
         table.count(Counter::StoreErrors, 1);
+        if heard != Heard::Refusal && header.answered_at.load(Relaxed) > mark(asked_at) {
+            return false;
+        }
+        if heard != Heard::Refusal {
+            silent_since.swing(0, mark(now));
+        }
+        let since = match silent_since.load(Relaxed) {
+            0 => now,
+            since => Moment::from_millis(since as i64),
+        };
         let before = Breaker::unpack(seen);
-        let next = before.failed(heard, now);
+        let next = before.failed(heard, since, now);
         table.count(Counter::BreakerOpened, u64::from(next.is_open() && !before.is_open()));
         word.swing(seen, next.pack()) && seen == 0
     }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::layout::RightWord;
 use super::sys::{self, LockKind};
-use crate::clock::Moment;
+use crate::clock::Uptime;
 use crate::process::Own;
 
 /// Lock bytes of the table's file. Byte 0 is every mapper's shared lock.
@@ -64,8 +64,8 @@ impl Rights {
         space: Space,
         place: usize,
         word: &AtomicU64,
-        now: Moment,
-        until: Moment,
+        now: Uptime,
+        until: Uptime,
     ) -> io::Result<Option<u32>> {
         // Each turn after the first means that somebody else moved the word: bounded, and losing
         // is as good as being late.
@@ -93,7 +93,7 @@ impl Rights {
     }
 
     /// Move the deadline. `false`: the right was taken over.
-    pub fn extend(word: &AtomicU64, generation: u32, until: Moment) -> bool {
+    pub fn extend(word: &AtomicU64, generation: u32, until: Uptime) -> bool {
         let seen = word.load(Ordering::Acquire);
         RightWord::unpack(seen).generation == generation
             && swing(word, seen, RightWord { generation, until: until.as_millis(), warned: false })
@@ -108,7 +108,7 @@ impl Rights {
         // in our name must not touch it.
         match space {
             Space::Write | Space::Lead => {
-                Self::extend(word, generation, Moment::default());
+                Self::extend(word, generation, Uptime::default());
             }
             Space::Flight => {
                 let seen = word.load(Ordering::Acquire);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn take(rights: &Rights, word: &AtomicU64, now: i64, until: i64) -> Option<u32> {
-        let at = Moment::from_millis;
+        let at = Uptime::from_millis;
         rights.take(Space::Write, PLACE, word, at(now), at(until)).unwrap()
     }
 
@@ -191,10 +191,10 @@ mod tests {
         let word = AtomicU64::new(0);
         assert_eq!(take(&one, &word, 0, 100), Some(0));
         assert_eq!(take(&other, &word, 100, 900), None);
-        assert!(Rights::extend(&word, 0, Moment::from_millis(500)));
+        assert!(Rights::extend(&word, 0, Uptime::from_millis(500)));
         assert_eq!(take(&other, &word, 500, 900), None);
         assert!(Rights::is_ours(&word, 0));
         assert_eq!(take(&other, &word, 500 + GRACE_MS, 900), Some(1));
-        assert!(!Rights::extend(&word, 0, Moment::from_millis(9000)), "the former one learns it");
+        assert!(!Rights::extend(&word, 0, Uptime::from_millis(9000)), "the former one learns it");
     }
 }

@@ -49,6 +49,13 @@ pub fn lock_byte(file: &File, byte: i64, kind: LockKind) -> io::Result<bool> {
     }
 }
 
+/// What the kernel allocates at once: 4 KiB on x86-64, up to 64 KiB on arm64.
+pub fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
 /// Allocate the pages under a range, so that writing to them cannot raise SIGBUS.
 pub fn allocate(file: &File, offset: usize, bytes: usize) -> io::Result<()> {
     loop {

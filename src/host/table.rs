@@ -17,13 +17,16 @@ use std::time::Duration;
 use super::codec;
 use super::file::{self, Place};
 use super::layout::{
-    Bucket, EVICTED, Header, Lost, PAGE, RightWord, Sizes, Slot, State, Tag, Target, WAYS,
+    Bucket, Doubt, EVICTED, Header, Lost, Mark, Marked, RightWord, Sizes, Slot, State, Tag, Target,
+    WAYS,
 };
 use super::map::Map;
 use super::publish::{Word as _, copy, publish};
 use super::rights::{Rights, Space};
 use super::sys;
-use crate::clock::{Moment, Timeline, system};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::clock::{Moment, system};
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
 use crate::seal::Seal;
@@ -42,18 +45,19 @@ pub struct Table {
     pub rights: Rights,
     /// What all values in it are sealed with.
     pub seal: Option<Arc<Seal>>,
+    seed: u64,
+    /// What the kernel allocates at once.
+    pub(super) page: usize,
 }
 
 impl Table {
     pub fn open(place: &Place, wanted: Sizes, seal: Option<Arc<Seal>>) -> Result<Self, String> {
         let (file, map) = file::open(place, wanted)?;
-        let table = Self {
-            place: place.clone(),
-            map,
-            rights: Rights::new(file).map_err(|error| error.to_string())?,
-            seal,
-        };
-        table.observe();
+        let seed = map.header().seed.load(Relaxed);
+        let rights = Rights::new(file).map_err(|error| error.to_string())?;
+        let page = sys::page_size();
+        let table = Self { place: place.clone(), map, rights, seal, seed, page };
+        table.now();
         Ok(table)
     }
 
@@ -70,33 +74,28 @@ impl Table {
         self.rights.file().and_then(File::metadata).map_or(0, |meta| meta.blocks() * 512)
     }
 
+    /// By a look at both clocks: whoever asks has taken in whatever they jumped.
     #[inline]
     pub fn now(&self) -> Moment {
-        Timeline::from_word(self.header().timeline.load(Relaxed)).moment(system::monotonic())
-    }
-
-    /// Fold a clock that has jumped into the host timeline.
-    pub fn observe(&self) {
-        let word = &self.header().timeline;
-        let seen = word.load(Relaxed);
-        if let Some(after) = Timeline::from_word(seen).after(system::reading())
-            && word.swing(seen, after.word())
-        {
+        let (now, jump) = system::now_on(&self.header().timeline);
+        if jump.is_some() {
             self.count(Counter::ClockJumps, 1);
-            log::info!("the machine slept, or its clock was stepped: deadlines have come nearer");
         }
+        now
     }
 
     /// Time does not run backwards when the table is replaced.
     pub fn continue_timeline_of(&self, former: &Self) {
-        let word = &self.header().timeline;
-        let skew = former.header().timeline.load(Relaxed) & 0xffff_ffff;
-        loop {
-            let seen = word.load(Relaxed);
-            if seen & 0xffff_ffff >= skew || word.swing(seen, seen >> 32 << 32 | skew) {
-                return;
-            }
-        }
+        self.header().timeline.go_on_from(&former.header().timeline);
+    }
+
+    pub(super) fn hash(&self, key: &Key) -> u64 {
+        xxh3_64_with_seed(key.bytes(), self.seed)
+    }
+
+    /// What [`Tag::hash`] says of the key's slot.
+    pub fn tag_of(&self, key: &Key) -> u64 {
+        Tag::of(self.hash(key))
     }
 
     /// Where an eviction of the key with this [`Tag::of`] is noted.
@@ -106,7 +105,7 @@ impl Table {
 
     /// Whether a usable entry of the key had to make room, and it has had none since.
     pub fn was_evicted(&self, key: &Key) -> bool {
-        let tag = Tag::of(key);
+        let tag = self.tag_of(key);
         self.eviction(tag).load(Relaxed) == tag
     }
 
@@ -116,9 +115,10 @@ impl Table {
     }
 
     pub fn find(&self, key: &Key) -> Option<usize> {
-        let bucket = self.bucket_of(key);
+        let hash = self.hash(key);
+        let bucket = self.bucket(hash);
         let tags = &self.map.bucket(bucket).tags;
-        let wanted = Tag::of(key);
+        let wanted = Tag::of(hash);
         let way = tags.iter().position(|tag| Tag(tag.load(Acquire)).hash() == wanted)?;
         Some(bucket * WAYS + way)
     }
@@ -160,15 +160,86 @@ impl Table {
         copy(state, seen.0, words, into)
     }
 
-    /// The key whose record is in the slot. `None` for a free slot, and for one that changes just
-    /// now or was taken without a record yet.
+    /// The key whose record is in the slot, also while it is being written. `None` for a free slot, for
+    /// one that was taken without a record yet, and for a kind of key that only a later release knows.
     pub fn key_in(&self, slot: usize) -> Option<Key> {
-        let state = State(self.map.slot(slot).state.load(Acquire));
+        let word = &self.map.slot(slot).state;
         let mut copied = Vec::new();
-        (!self.holds(slot, 0) && self.copy_record(slot, state.buffer()?, state, &mut copied))
-            .then(|| codec::key(&copied))
-            .flatten()
-            .and_then(|bytes| Key::from_bytes(&bytes))
+        // A torn copy means that somebody has published meanwhile. Even against a process that does
+        // nothing else a handful of times suffices; the limit is for a table that somebody has damaged.
+        for _ in 0..1000 {
+            let state = State(word.load(Acquire));
+            if self.holds(slot, 0) {
+                return None;
+            }
+            if self.copy_record(slot, state.buffer()?, state, &mut copied) {
+                return codec::key(&copied).and_then(|bytes| Key::from_bytes(&bytes));
+            }
+        }
+        None
+    }
+
+    /// Change one of the key's marks from what it is to what `next` says, if it says anything. `None`: the
+    /// key has no slot.
+    pub fn mark(
+        &self,
+        key: &Key,
+        which: impl Fn(&Slot) -> &Mark,
+        next: impl Fn(Marked) -> Option<u64>,
+    ) -> Option<bool> {
+        let tag = self.tag_of(key);
+        loop {
+            let slot = self.find(key)?;
+            let mark = which(self.map.slot(slot));
+            let seen = mark.seen();
+            // The mark before the tag: an eviction gives the tag away before it counts the mark on.
+            if !self.holds(slot, tag) {
+                continue;
+            }
+            let Some(value) = next(seen) else { return Some(false) };
+            if mark.set(seen, value) {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Whether the key has a slot; the mark is at least this version from then on, if it can be believed.
+    pub fn raise(&self, key: &Key, which: impl Fn(&Slot) -> &Mark, version: Version) -> bool {
+        let latest = latest();
+        let version = version.believed(latest);
+        self.saw(version, latest);
+        let next = |seen: Marked| (seen.version(latest) < version).then_some(version.0);
+        self.mark(key, which, next).is_some()
+    }
+
+    /// The highest version that this host has seen of any key is at least this one.
+    pub fn saw(&self, version: Version, latest: Version) {
+        let issued = &self.header().issued;
+        loop {
+            let seen = issued.load(Acquire);
+            if Version(seen).believed(latest) >= version || issued.swing(seen, version.0) {
+                return;
+            }
+        }
+    }
+
+    pub fn highest(&self, latest: Version) -> Version {
+        Version(self.header().issued.load(Acquire)).believed(latest)
+    }
+
+    /// One above `above` and all that this host has seen.
+    pub fn issue(&self, above: Version) -> Version {
+        let wall = system::wall();
+        let latest = Version::latest(wall);
+        let issued = &self.header().issued;
+        loop {
+            let seen = issued.load(Acquire);
+            let highest = Version(seen).believed(latest).max(above.believed(latest));
+            let next = highest.next().max(Version(wall.unix_micros()));
+            if issued.swing(seen, next.0) {
+                return next;
+            }
+        }
     }
 
     /// How the record in the slot begins; `None` for a slot without one.
@@ -192,7 +263,7 @@ impl Table {
         for _ in 0..8 {
             let key = self.key_in(slot)?;
             let (state, record) = self.read(slot, &key);
-            let floor = Version(words.floor.load(Acquire));
+            let floor = Version(words.floor.value());
             let synced = record.entry.as_ref().filter(|entry| !entry.unsynced);
             let resident = Resident {
                 confirmed_at: self.confirmed_at(slot, state, synced.map(|entry| entry.version)),
@@ -229,7 +300,7 @@ impl Table {
         insert: bool,
         mut change: impl FnMut(&mut Record, &mut Version) -> R,
     ) -> Result<Option<R>, StoreError> {
-        let bucket = self.bucket_of(key);
+        let bucket = self.bucket(self.hash(key));
         let give_up = system::monotonic().plus(WRITE_WAIT);
         loop {
             let edited = match Tenure::begin(self, bucket).map_err(refused)? {
@@ -267,15 +338,24 @@ impl Table {
         let word = words.confirmed.load(Relaxed);
         let ours = word & !(CONFIRMED_MS as u64) == sequence_tag(state);
         let asked = if ours { (word & CONFIRMED_MS as u64) as i64 } else { 0 };
-        // The heartbeat before the mark: what was heard before it beat is marked by then.
-        let heartbeat = self.header().heartbeat.load(Acquire) as i64;
-        let newest = words.newest.load(Acquire);
+        // Vouched for before the mark: what was heard before the heart beat is marked by then.
+        let vouched = self.vouched(asked);
+        let newest = words.newest.value();
         let heard = synced.is_some_and(|version| version.0 >= newest);
-        Moment::from_millis(if heard { asked.max(heartbeat) } else { asked })
+        Moment::from_millis(if heard { asked.max(vouched) } else { asked })
     }
 
-    pub fn bucket_of(&self, key: &Key) -> usize {
-        ((key.hash() >> 32) as usize) % self.map.sizes().buckets()
+    /// Up to when the leader vouches for what was last confirmed at `asked`.
+    fn vouched(&self, asked: i64) -> i64 {
+        let header = self.header();
+        // The heartbeat first: one that came after a doubt is not to be taken for one before it.
+        let heartbeat = header.heartbeat.load(Acquire) as i64;
+        let in_doubt = asked < Doubt(header.doubt.load(Acquire)).since();
+        if in_doubt { heartbeat.min(header.doubted_beat.load(Acquire) as i64) } else { heartbeat }
+    }
+
+    pub(super) fn bucket(&self, hash: u64) -> usize {
+        ((hash >> 32) as usize) % self.map.sizes().buckets()
     }
 
     /// Whether the slot belongs to the key with this [`Tag::hash`]; 0 asks whether it is free.
@@ -298,21 +378,50 @@ impl Table {
         if bits.load(Acquire) & 1 << buffer != 0 {
             return Ok(());
         }
-        let (offset, bytes) = self.map.sizes().buffer(slot, buffer);
-        if self.occupied() + bytes as u64 > self.header().memory.load(Relaxed) {
-            return Err(ErrorKind::StorageFull.into());
+        let missing = self.missing(slot, buffer);
+        if missing > 0 {
+            if self.occupied() + missing as u64 > self.header().memory.load(Relaxed) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let (start, end) = self.pages(slot, buffer);
+            let end = end.min(self.map.sizes().file_bytes());
+            sys::allocate(self.rights.file()?, start, end - start)?;
         }
-        let start = offset / PAGE * PAGE;
-        sys::allocate(self.rights.file()?, start, (offset + bytes).div_ceil(PAGE) * PAGE - start)?;
         bits.fetch_or(1 << buffer, AcqRel);
         Ok(())
     }
+
+    /// How many bytes it takes to allocate a buffer: its pages, but for those that a neighbour has already.
+    /// Of large pages one is the place of many buffers.
+    fn missing(&self, slot: usize, buffer: usize) -> usize {
+        let sizes = self.map.sizes();
+        let (start, end) = self.pages(slot, buffer);
+        let taken = |page: &usize| {
+            let allocated = |(slot, buffer): (usize, usize)| {
+                self.map.slot(slot).allocated.load(Acquire) & 1 << buffer != 0
+            };
+            *page < sizes.index_end() || sizes.buffers_in(*page, page + self.page).any(allocated)
+        };
+        (start..end).step_by(self.page).filter(|page| !taken(page)).count() * self.page
+    }
+
+    /// The pages under a buffer.
+    fn pages(&self, slot: usize, buffer: usize) -> (usize, usize) {
+        let (offset, bytes) = self.map.sizes().buffer(slot, buffer);
+        (offset / self.page * self.page, (offset + bytes).next_multiple_of(self.page))
+    }
 }
 
-const CONFIRMED_MS: i64 = (1 << 40) - 1;
+/// See [`Version::latest`].
+pub(super) fn latest() -> Version {
+    Version::latest(system::wall())
+}
+
+/// Until the year 2248.
+const CONFIRMED_MS: i64 = (1 << 43) - 1;
 
 fn sequence_tag(state: State) -> u64 {
-    (state.0 >> 3) << 40
+    (state.0 >> 3) << 43
 }
 
 fn refused(error: io::Error) -> StoreError {
@@ -435,25 +544,27 @@ impl<'a> Tenure<'a> {
             },
         };
         let words = self.table.map.slot(slot);
+        // Before the state: who has lost the slot when it comes to marking cannot mark the next key.
+        let (newest, marked) = (words.newest.seen(), words.floor.seen());
         let (state, mut record) = self.table.read(slot, key);
         let before = record.clone();
-        let floor_before = Version(words.floor.load(Acquire));
-        let mut floor = floor_before;
+        let latest = latest();
+        let mut floor = marked.version(latest);
         let result = change(&mut record, &mut floor);
         // A new slot gets a record even when it is empty: it says whose place this is.
         if (record != before || found.is_none()) && !self.write(slot, state, key, &record)? {
             return Ok(Edited::Lost);
         }
         if let Some(entry) = &record.entry {
-            let (tag, evicted) = (Tag::of(key), self.table.eviction(Tag::of(key)));
+            let tag = self.table.tag_of(key);
+            let evicted = self.table.eviction(tag);
             if evicted.load(Relaxed) == tag {
                 evicted.swing(tag, 0);
             }
-            words.newest.fetch_max(entry.version.0, AcqRel);
+            words.newest.raise(newest, entry.version, latest);
+            self.table.saw(entry.version, latest);
         }
-        if floor > floor_before {
-            words.floor.fetch_max(floor.0, AcqRel);
-        }
+        words.floor.raise(marked, floor, latest);
         Ok(Edited::Done(result))
     }
 
@@ -509,8 +620,10 @@ impl<'a> Tenure<'a> {
     /// Both small buffers are allocated here, so that a later write to it cannot fail for space.
     fn make_room(&self, key: &Key) -> Result<Option<usize>, StoreError> {
         let first = self.index * WAYS;
-        let free = (first..first + WAYS).find(|slot| self.table.holds(*slot, 0));
-        if let Some(slot) = free {
+        let free = || (first..first + WAYS).filter(|slot| self.table.holds(*slot, 0));
+        // One that takes no more memory, if there is one.
+        let backed = |slot: &usize| [0, 1].iter().all(|at| self.table.missing(*slot, *at) == 0);
+        if let Some(slot) = free().find(backed).or_else(|| free().next()) {
             let made = self.table.allocate(slot, 0).and_then(|()| self.table.allocate(slot, 1));
             match made {
                 Ok(()) => {
@@ -557,15 +670,10 @@ impl<'a> Tenure<'a> {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let marks = [
-            &words.floor,
-            &words.newest,
-            &words.confirmed,
-            &words.next_check,
-            &words.flight_secret,
-            &words.pending_rejection,
-        ];
-        let marked = marks.map(|mark| mark.load(Acquire));
+        let marks = [&words.floor, &words.newest, &words.next_check, &words.busy_until];
+        let marked = marks.map(Mark::seen);
+        let notes = [&words.confirmed, &words.flight_secret];
+        let noted = notes.map(|note| note.load(Acquire));
         let evicts_usable = self.holds_usable(slot, state);
         if !self.announce(slot, 0) {
             return false;
@@ -575,8 +683,9 @@ impl<'a> Tenure<'a> {
         let emptied = words.flight.swing(flight, RightWord::unpack(flight).given_up().pack())
             && words.state.swing(state.0, state.then(None).0)
             && tag.swing(tagged, free.0)
-            && marks.iter().zip(marked).all(|(mark, seen)| mark.swing(seen, 0))
-            && tag.swing(free.0, free.then(Tag::of(key)).0);
+            && marks.iter().zip(marked).all(|(mark, seen)| mark.clear(seen))
+            && notes.iter().zip(noted).all(|(note, seen)| note.swing(seen, 0))
+            && tag.swing(free.0, free.then(self.table.tag_of(key)).0);
         if emptied {
             words.used.store((system::monotonic().as_millis() / 1000) as u64, Relaxed);
         }

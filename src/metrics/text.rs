@@ -60,7 +60,7 @@ pub struct TableUse {
 
 /// Counters without labels, with what they count. Those that are not here are shown by family or by
 /// source.
-const PLAIN: [(Counter, &str, &str); 24] = [
+const PLAIN: [(Counter, &str, &str); 25] = [
     (Counter::FxHits, "fx_cache_hits", "Rates that this host had"),
     (Counter::FxMisses, "fx_cache_misses", "Rates that this host did not have"),
     (Counter::FxQuarantined, "fx_quarantined", "Sheets that looked wrong and were held back"),
@@ -83,6 +83,11 @@ const PLAIN: [(Counter, &str, &str); 24] = [
     (Counter::TooLarge, "values_too_large", "Values above host.value_size"),
     (Counter::Remaps, "table_remaps", "Times that the table's file was replaced under a process"),
     (Counter::ClockJumps, "clock_jumps", "Times that the machine slept or its clock was stepped"),
+    (
+        Counter::ClocksDisagreed,
+        "clocks_disagreed",
+        "Entries of which the clock of Redis and those of the hosts said different ages",
+    ),
     (Counter::WritersGivenUp, "writers_given_up", "Processes stopped in the middle of a write"),
     (Counter::FlightsGivenUp, "flights_given_up", "Processes stopped or hanging while they minted"),
     (Counter::Revalidations, "revalidations", "Entries asked about, for nobody follows the log"),

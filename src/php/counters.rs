@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 
 use super::memo::{self, LOOK_AGAIN};
 use super::runtime::{self, Event};
-use crate::clock::Moment;
+use crate::clock::Uptime;
 use crate::entry::Kind;
 use crate::metrics::tally::{Hit, family};
 use crate::process;
@@ -15,7 +15,7 @@ thread_local! {
     static RATES: Cell<u64> = const { Cell::new(0) };
     static TOKENS: RefCell<Tokens> = const { RefCell::new(Tokens::new()) };
     /// The next time at which a lookup past the memo flushes.
-    static DUE: Cell<Moment> = const { Cell::new(Moment::from_millis(0)) };
+    static DUE: Cell<Uptime> = const { Cell::new(Uptime::from_millis(0)) };
 }
 
 /// A request asks for tokens of a handful of families.
@@ -88,7 +88,7 @@ pub fn rate_hits(times: u64) {
 }
 
 /// What is left is told by [`flush`] at the end of the request, which may be days away.
-pub fn flush_now_and_then(now: Moment) {
+pub fn flush_now_and_then(now: Uptime) {
     if now >= DUE.get() {
         DUE.set(now.plus(LOOK_AGAIN));
         flush();

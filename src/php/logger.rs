@@ -13,7 +13,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
 
 use super::zend;
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::config::Config;
 use crate::journal::{Limiter, Sink, line, severity};
 
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 struct Logger;
 
 struct Waiting {
-    since: Moment,
+    since: Uptime,
     level: Level,
     message: String,
 }

@@ -1,6 +1,9 @@
 //! What this thread has already looked up in this request: a hit costs no lock, no system call and
 //! no allocation. Bounded, never older than the entry is trusted, and gone when the request ends:
 //! the strings in it are request memory.
+//!
+//! A hit reads one clock. Which way that one has jumped it cannot know, so an answer is kept for a
+//! [`Window`] of the wall clock, which a jump leaves.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -9,7 +12,7 @@ use super::array::Array;
 use super::counters;
 use super::runtime::Watch;
 use super::string::Str;
-use crate::clock::Moment;
+use crate::clock::system::{self, Window};
 use crate::metrics::tally::Hit;
 use crate::process;
 
@@ -56,7 +59,7 @@ struct Entry<const NAMES: usize, V> {
     question: Question<NAMES>,
     value: V,
     watch: Watch,
-    trusted_until: Moment,
+    trusted: Window,
     /// Answers given and not counted yet.
     hits: Cell<u32>,
     /// An inherited memo watches words that the child has not mapped for itself.
@@ -87,7 +90,7 @@ impl<const NAMES: usize, V: Copy> Table<NAMES, V> {
         })?;
         let valid = entry.process == process::generation()
             && entry.watch.holds()
-            && entry.watch.now() < entry.trusted_until;
+            && entry.trusted.is_open();
         valid.then(|| {
             // The one thing that `build/bench` leaves out to see what it costs.
             #[cfg(not(feature = "uncounted"))]
@@ -135,26 +138,26 @@ fn entry<const NAMES: usize, V>(
     question: Question<NAMES>,
     value: V,
     watch: Watch,
-    trusted_until: Moment,
+    trusted_for: Duration,
 ) -> Entry<NAMES, V> {
-    let trusted_until = trusted_until.min(watch.now().plus(LOOK_AGAIN));
+    let trusted = Window::open(trusted_for.min(LOOK_AGAIN));
     let (question, hits) = (question.held(), Cell::new(0));
-    Entry { question, value, watch, trusted_until, hits, process: process::generation() }
+    Entry { question, value, watch, trusted, hits, process: process::generation() }
 }
 
 /// Remember what was served, under a watch on that very version.
-pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_until: Moment) {
-    counters::flush_now_and_then(watch.now());
-    let entry = entry(asked, value.add_ref(), watch, trusted_until);
+pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_for: Duration) {
+    counters::flush_now_and_then(system::monotonic());
+    let entry = entry(asked, value.add_ref(), watch, trusted_for);
     if let Some(old) = TOKENS.with_borrow_mut(|table| table.put(entry)) {
         counters::token_hits(old.question.names[0].bytes(), Hit::Memo, old.take_hits());
         release_token(old);
     }
 }
 
-pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_until: Moment) {
-    counters::flush_now_and_then(watch.now());
-    let entry = entry(asked, value, watch, trusted_until);
+pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_for: Duration) {
+    counters::flush_now_and_then(system::monotonic());
+    let entry = entry(asked, value, watch, trusted_for);
     if let Some(old) = RATES.with_borrow_mut(|table| table.put(entry)) {
         counters::rate_hits(old.take_hits());
         old.question.release();

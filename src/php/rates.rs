@@ -50,10 +50,11 @@ pub fn rate(ex: &ExecuteData) -> Result<Zval, Stop> {
     if from == to {
         return Ok(double(1.0));
     }
-    let (held, until) = sheet(&runtime::current()?, &asked)?;
+    let runtime = runtime::current()?;
+    let (held, until) = sheet(&runtime, &asked)?;
     let rate = fx::to_f64(held.sheet().cross(from, to)?);
     if keepable && let Some(watch) = &held.watch {
-        memo::remember_rate(question, rate, watch.clone(), until);
+        memo::remember_rate(question, rate, watch.clone(), runtime.now().until(until));
     }
     Ok(double(rate))
 }

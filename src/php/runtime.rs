@@ -14,7 +14,7 @@ mod report;
 use super::ini::{self, Snapshot};
 use super::{keys, logger, options, zend};
 use crate::clock::system::ProcessClock;
-use crate::clock::{Clock as _, Moment, WallTime};
+use crate::clock::{Moment, WallTime};
 use crate::config::Config;
 use crate::entry::{Fingerprint, Key, Kind, MintedBy, Timing, Version};
 use crate::error::Error;
@@ -285,13 +285,14 @@ impl Runtime {
         move |at| (wall + now.millis_until(at)).div_euclid(1000)
     }
 
-    /// The pure hit: what this host has and may serve without asking, handed to `take`.
-    pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Moment)> {
+    /// The pure hit: what this host has and may serve without asking for so long, handed to `take`.
+    pub fn hit<R>(&self, key: &Key, take: impl FnOnce(&[u8]) -> R) -> Option<(R, Watch, Duration)> {
         let table = self.table.as_ref().ok()?;
-        let (now, staleness) = (table.now(), self.config.max_staleness);
-        let trusted = |timing: &Timing, confirmed_at| {
+        let trusted = |timing: &Timing, confirmed_at, now: Moment| {
             let confirmed_at = self.fleet.is_some().then_some(confirmed_at);
-            trusted_until(timing, key.kind(), confirmed_at, staleness, now)
+            let staleness = self.config.max_staleness;
+            let until = trusted_until(timing, key.kind(), confirmed_at, staleness, now)?;
+            Some(now.until(until))
         };
         table.hit(key, trusted, take)
     }
@@ -349,13 +350,11 @@ impl Runtime {
     /// What this process could not open, and what it has sent, since it was last counted.
     pub fn count_unnoticed(&self) {
         let unreadable = self.seal.as_ref().map_or(0, |seal| seal.take_unreadable());
-        let sent = self.fleet.as_ref().map_or(0, |fleet| fleet.store.newly_sent());
-        for (counter, times) in
-            [(Counter::SealedUnreadable, unreadable), (Counter::RedisCommands, sent)]
-        {
-            if times > 0 {
-                self.host.count(counter, times);
-            }
+        if unreadable > 0 {
+            self.host.count(Counter::SealedUnreadable, unreadable);
+        }
+        if let Some(fleet) = &self.fleet {
+            self.host.count_noticed(fleet.store.noticed());
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::memo::LOOK_AGAIN;
 use super::runtime::{Runtime, Watch};
 use crate::clock::Moment;
+use crate::clock::system::Window;
 use crate::entry::{Key, Timing, Version};
 use crate::error::Error;
 use crate::flight::Served;
@@ -26,6 +27,8 @@ pub struct Held {
     pub timing: Timing,
     pub age: Age,
     trusted_until: Moment,
+    /// The same, for who reads no more than one clock.
+    trusted: Window,
     /// On this very version; `None` where there is no table, and when the request has ended.
     pub watch: Option<Watch>,
     /// An inherited watch is on words that the child has not mapped for itself.
@@ -50,7 +53,8 @@ impl Held {
 
     fn is_trusted(&self) -> bool {
         self.process == process::generation()
-            && self.watch.as_ref().is_some_and(|it| it.holds() && it.now() < self.trusted_until)
+            && self.watch.as_ref().is_some_and(Watch::holds)
+            && self.trusted.is_open()
     }
 }
 
@@ -82,12 +86,14 @@ pub fn hold(key: Key, served: &Served, runtime: &Runtime) -> Result<Rc<Held>, Er
         }
     };
     let (timing, now) = (served.entry.timing, runtime.now());
+    let trusted_until = served.trusted_until.min(now.plus(LOOK_AGAIN));
     let held = Rc::new(Held {
         version,
         timing,
         age: Age::of(holding.sheet.as_of(), timing.minted_at, now, runtime.wall()),
         holding,
-        trusted_until: served.trusted_until.min(now.plus(LOOK_AGAIN)),
+        trusted_until,
+        trusted: Window::open(now.until(trusted_until)),
         watch: runtime.watch(&key, version),
         process: process::generation(),
         key,

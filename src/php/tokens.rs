@@ -33,11 +33,11 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     // The same question again may have the same answer, unless it says what the answer must not be.
     let keepable = options.rejected.is_none() && question.options.is_none_or(Array::is_frozen);
     if options.rejected.is_none()
-        && let Some((Some(value), watch, until)) = runtime.hit(&key, Str::new)
+        && let Some((Some(value), watch, span)) = runtime.hit(&key, Str::new)
     {
         counters::token_hits(key.name(), Hit::Table, 1);
         if keepable {
-            memo::remember_token(question, value, watch, until);
+            memo::remember_token(question, value, watch, span);
         }
         return Ok(string(value));
     }
@@ -51,7 +51,8 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
         fly(&runtime, &key, &options, callable, options.plan(&runtime.config, runtime.now()))?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
     if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
-        memo::remember_token(question, value, watch, served.trusted_until);
+        let span = runtime.now().until(served.trusted_until);
+        memo::remember_token(question, value, watch, span);
     }
     Ok(string(value))
 }

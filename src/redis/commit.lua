@@ -1,20 +1,19 @@
--- ARGV: see `publish`. Replies: floor, then accepted | superseded … | fenced.
+-- ARGV: see `publish`. Replies: now, floor, then accepted … | superseded … | fenced.
 
 local row = load_row()
-local floor = digits(row.floor)
-local version = tonumber(ARGV[3])
+local version = tonumber(ARGV[4])
 
-if version < row.floor then
-    return { floor, 'fenced' }
+if version < row.floor or version > latest then
+    return reply(row, 'fenced')
 end
 local decided = against_stored(row, version)
 if decided then
     return decided
 end
 local held = live_lease()
-local ours = held and held.secret == ARGV[2]
+local ours = held and held.secret == ARGV[3]
 if held and not ours and held.version > version then
-    return { floor, 'fenced' }
+    return reply(row, 'fenced')
 end
 
 if ours then
@@ -23,5 +22,4 @@ end
 redis.call('HDEL', KEYS[1], 'fails', 'retry_at', 'retry_for', 'reason')
 -- A server that was frozen finds this in its buffer when it goes on, and what remained then no longer
 -- does. The version is the time of the claim or later, and the mint began right after it.
-publish(row, version, math.max(now + ARGV[5] - math.floor(version / 1000), 0))
-return { floor, 'accepted' }
+return publish(row, version, math.max(now + ARGV[6] - math.floor(version / 1000), 0))

@@ -1,37 +1,52 @@
--- The head of every script. KEYS: 1 the entry's row, 2 its lease, 3 meta, 4 the change log; one
--- hash tag, so one slot of a Cluster. ARGV[1] is the key's name in the log.
--- Instants are milliseconds of this server's clock and never leave it: replies say what remains.
+-- The head of every script that changes something. KEYS: 1 the entry's row, 2 its lease, 3 meta, 4 the
+-- change log; one hash tag, so one slot of a Cluster. ARGV: 1 the key's name in the log, 2 the caller's
+-- clock in microseconds since 1970. Instants are milliseconds of this server's clock; a reply begins with
+-- it, for whoever is told of an instant.
 
 local DAY = 86400000
 local MAX_PAUSE = 60000
+local YEAR = 31536000000000
+-- Lua counts exactly up to 2^53; what is left above is for the next versions.
+local LAST = 9007194959773696
 
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
+
+-- No version can be further ahead than a year: one that is was not issued by us, and believed it would end
+-- a key for good, or all keys. Either clock may be wrong, so the later one counts.
+local latest = math.min(math.max(micros, tonumber(ARGV[2])) + YEAR, LAST)
+
+local function believed(version)
+    version = tonumber(version) or 0
+    return version <= latest and version or 0
+end
 
 -- Lua's own conversion keeps 14 digits, and a version has 16.
 local function digits(number)
     return string.format('%.0f', number)
 end
 
-local NUMBERS = {
-    'ver', 'floor', 'm', 'r', 'u', 'x', 's', 'fails', 'retry_at', 'retry_for', 'rejections', 'reject_at',
-    'early',
+-- The first six as a reply has them.
+local FIELDS = {
+    'ver', 'm', 'r', 'u', 'x', 'w', 'floor', 'digest', 's', 'fails', 'retry_at', 'retry_for', 'rejections',
+    'reject_at', 'early',
 }
 
 -- Missing fields are zero; `ver` is zero when there is no entry, and never below `floor` otherwise.
 local function load_row()
-    local row, raw = {}, redis.call('HMGET', KEYS[1], 'digest', unpack(NUMBERS))
-    row.digest = raw[1]
-    for i, name in ipairs(NUMBERS) do
-        row[name] = tonumber(raw[i + 1]) or 0
+    local raw = redis.call('HMGET', KEYS[1], unpack(FIELDS))
+    local row = { raw = raw }
+    for i, name in ipairs(FIELDS) do
+        row[name] = tonumber(raw[i]) or 0
     end
+    row.digest, row.ver, row.floor = raw[8], believed(raw[1]), believed(raw[7])
     return row
 end
 
 -- The row outlives its entry by a day, and so does its floor.
-local function keep(expires_at)
-    local ttl = math.max(expires_at - now, 0) + DAY
+local function keep(until_then)
+    local ttl = math.max(until_then - now, 0) + DAY
     if redis.call('PTTL', KEYS[1]) < ttl then
         redis.call('PEXPIRE', KEYS[1], digits(ttl))
     end
@@ -39,35 +54,30 @@ end
 
 local function live_lease()
     local held = redis.call('GET', KEYS[2])
-    if not held then
-        return nil
-    end
-    local secret, version = held:match('^(%x+):(%d+)$')
-    return { secret = secret, version = tonumber(version), left = redis.call('PTTL', KEYS[2]) }
+    local secret, version = (held or ''):match('^(%x+):(%d+)$')
+    return secret and { secret = secret, version = believed(version) }
 end
 
-local function issued()
-    return tonumber(redis.call('HGET', KEYS[3], 'issued')) or 0
-end
-
--- Above everything issued for any key, this key's floor and entry, what the caller has seen, and
--- the time: the last makes versions grow even after FLUSHALL.
-local function next_version(row, highest_known)
-    local version = math.max(issued(), row.floor, row.ver, highest_known) + 1
-    version = math.max(version, micros)
-    redis.call('HSET', KEYS[3], 'issued', digits(version))
-    return version
-end
-
--- The last write of a script: who follows the log finds everything in place.
+-- The last write of a script: who follows the log finds everything in place. Version zero: nothing was
+-- committed, but a floor was raised or a lease given back.
 local function announce(version, floor)
     redis.call('XADD', KEYS[4], 'MAXLEN', '~', '10000', '*',
         'key', ARGV[1], 'version', digits(version), 'floor', digits(floor))
 end
 
+-- Above everything issued for any key, this key's floor and entry, what the caller has seen of any key, and
+-- the time: the last makes versions grow even after FLUSHALL.
+local function next_version(row, highest_known)
+    local issued = believed(redis.call('HGET', KEYS[3], 'issued'))
+    local version = math.max(issued, row.floor, row.ver, believed(highest_known)) + 1
+    version = math.min(math.max(version, micros), LAST)
+    redis.call('HSET', KEYS[3], 'issued', digits(version))
+    return version
+end
+
 local function drop(row, floor)
     redis.call('HSET', KEYS[1], 'floor', digits(floor))
-    redis.call('HDEL', KEYS[1], 'ver', 'digest', 'body', 'm', 'r', 'u', 'x', 's')
+    redis.call('HDEL', KEYS[1], 'ver', 'digest', 'body', 'm', 'r', 'u', 'x', 's', 'w')
     keep(row.x)
     row.ver, row.floor = 0, floor
     announce(0, floor)
@@ -104,38 +114,53 @@ local function reject(row, digest)
     return 0
 end
 
-local function with_entry(row, verdict)
-    return {
-        digits(row.floor), verdict, digits(row.ver),
-        digits(row.m - now), digits(row.r - now), digits(row.u - now), digits(row.x - now),
-        redis.call('HGET', KEYS[1], 'body'),
-    }
+local function reply(row, verdict, ...)
+    return { digits(now), digits(row.floor), verdict, ... }
 end
 
--- For commit and restore. ARGV: 2 secret, 3 version, 4 digest, 5-9 what remains until minted,
--- refresh, usable, expires, servable; 10 body, as the client made it.
+-- The entry's version, its instants and the minting by its minter's clock.
+local function instants(row)
+    local texts = {}
+    for i = 1, 6 do
+        texts[i] = row.raw[i] or ''
+    end
+    return unpack(texts)
+end
+
+local function with_entry(row, verdict)
+    local answer = reply(row, verdict, instants(row))
+    table.insert(answer, redis.call('HGET', KEYS[1], 'body') or '')
+    return answer
+end
+
+-- For commit and restore. ARGV: 3 secret, 4 version, 5 digest, 6-10 what remains until minted, refresh,
+-- usable, expires, servable; 11 the minting by the clock of whoever sends it, 12 body, as the client made
+-- it.
 
 -- The stored entry decides, where it is not older.
 local function against_stored(row, version)
     if row.ver < version then
         return nil
     end
-    if row.ver == version and row.digest == ARGV[4] then
-        return { digits(row.floor), 'accepted' }
+    if row.ver == version and row.digest == ARGV[5] then
+        return reply(row, 'accepted', instants(row))
     end
     return with_entry(row, 'superseded')
 end
 
 -- `late`: by how much what remains has become less on the way here.
 local function publish(row, version, late)
-    local from = now - late
+    local texts = {}
+    for i = 6, 10 do
+        texts[i - 5] = digits(now - late + ARGV[i])
+    end
+    local m, r, u, x, s = unpack(texts)
     redis.call('HSET', KEYS[1], 'ver', digits(version), 'floor', digits(row.floor),
-        'digest', ARGV[4], 'body', ARGV[10],
-        'm', digits(from + ARGV[5]), 'r', digits(from + ARGV[6]), 'u', digits(from + ARGV[7]),
-        'x', digits(from + ARGV[8]), 's', digits(from + ARGV[9]))
-    keep(from + ARGV[8])
-    if issued() < version then
+        'digest', ARGV[5], 'body', ARGV[12], 'm', m, 'r', r, 'u', u, 'x', x, 's', s, 'w', ARGV[11])
+    keep(tonumber(x))
+    if believed(redis.call('HGET', KEYS[3], 'issued')) < version then
         redis.call('HSET', KEYS[3], 'issued', digits(version))
     end
     announce(version, row.floor)
+    return reply(row, 'accepted', digits(version), m, r, u, x, ARGV[11])
 end

@@ -7,15 +7,16 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
 use super::config::{Endpoint, Login, RedisConfig, Topology};
-use super::socket::{Socket, Transport};
+use super::socket::{Limit, Socket, Transport};
 use super::tls::Secured;
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::resolve::Resolver;
 use crate::store::StoreError;
 
@@ -32,8 +33,13 @@ pub struct Connection {
 
 impl Connection {
     /// All requests from now on end by `deadline`.
-    pub fn set_deadline(&mut self, deadline: Moment) {
-        self.transport.set_deadline(deadline);
+    pub fn set_deadline(&mut self, deadline: Uptime) {
+        self.transport.set_limit(Limit::by(deadline));
+    }
+
+    /// The next answer begins within `first`, and then pauses for no longer than `silence`.
+    pub fn expect_answer(&mut self, first: Duration, silence: Duration) {
+        self.transport.set_limit(Limit::answer(system::monotonic(), first, silence));
     }
 
     /// Where it leads.
@@ -150,7 +156,7 @@ impl Connector {
         endpoint: &Endpoint,
         login: &Login,
         role: Role,
-        deadline: Moment,
+        deadline: Uptime,
     ) -> Result<Connection, StoreError> {
         if role != Role::Sentinel {
             *self.last.lock() = Some(endpoint.clone());
@@ -172,7 +178,7 @@ impl Connector {
     fn connect(
         &self,
         endpoint: &Endpoint,
-        deadline: Moment,
+        deadline: Uptime,
     ) -> Result<(Box<dyn Transport>, SockAddr), StoreError> {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
@@ -189,7 +195,7 @@ impl Connector {
             let share = now.until(deadline) / u32::try_from(addresses.len() - tried).unwrap_or(1);
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
-                    socket.set_deadline(deadline);
+                    socket.set_limit(Limit::by(deadline));
                     return Ok((self.secured(socket, endpoint)?, address.clone()));
                 }
                 Err(error) => last = error,
@@ -214,7 +220,7 @@ impl Connector {
     }
 
     /// Whether the name of its endpoint still leads to where `connection` does.
-    pub fn still_named(&self, connection: &Connection, deadline: Moment) -> bool {
+    pub fn still_named(&self, connection: &Connection, deadline: Uptime) -> bool {
         let (Endpoint::Tcp { host, port }, Some(address)) =
             (&connection.endpoint, &connection.address)
         else {

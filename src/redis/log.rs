@@ -1,29 +1,32 @@
 //! The change log as a stream, followed by plain `XREAD BLOCK` on a connection of its own.
 //!
-//! Ordered, resumable, and through Sentinel, Cluster, proxies and managed services the same. A
-//! connection that was lost is a gap: between two masters nothing says that they wrote the same.
+//! Ordered, resumable, and through Sentinel, Cluster, proxies and managed services the same. On another
+//! connection there may be another server, or the same with another past: there it is first looked whether
+//! the line is there at which the follower stands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::{ConnectionLike as _, FromRedisValue as _, RedisResult, Value};
+use redis::{
+    ConnectionLike as _, FromRedisValue as _, RedisResult, Script, ScriptInvocation, Value,
+};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::connection::{Connection, Connector};
 use super::pool::misled;
-use super::scripts::{self, Fields, Reading};
+use super::scripts::{self, Clocks, Fields, Reading};
 use super::{RedisConfig, RedisStore};
-use crate::clock::{Moment, system};
+use crate::clock::{Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
-use crate::store::log::{Change, ChangeLog, Fetched, Followed, Position};
-use crate::store::{Reply, StoreError};
+use crate::store::log::{Anchor, Change, ChangeLog, Fetched, Followed, Looked, News, Stored};
+use crate::store::{Noticed, Reply, StoreError};
 
 /// Lines taken at once. A reply as long as this may have been overtaken by the log's trimming.
 const MOST: usize = 5000;
-const EMPTY: &str = "0-0";
 /// A log of fewer lines has never been cut: see `announce` in `common.lua`.
 const KEPT: usize = 10_000;
 
@@ -36,16 +39,17 @@ pub struct RedisLog {
     /// `None` until the first question, and after any error.
     connection: Mutex<Option<Kept>>,
     seal: Option<Arc<Seal>>,
+    clocks: Clocks,
 }
 
 struct Kept {
     connection: Connection,
     /// When it was last certain that it leads to the right server.
-    right_at: Moment,
-    /// Whether the log's last position was read on it.
-    positioned: bool,
+    right_at: Uptime,
+    /// Whether the log was looked at on it.
+    looked_at: bool,
     /// When its name was last resolved.
-    named_at: Moment,
+    named_at: Uptime,
 }
 
 /// How often it is made sure that this is still the server to follow: a former master goes on answering.
@@ -64,6 +68,7 @@ impl RedisLog {
             connector: Connector::new(config),
             connection: Mutex::new(None),
             seal: None,
+            clocks: Clocks::default(),
         }
     }
 
@@ -77,8 +82,8 @@ impl RedisLog {
         Self { seal, ..self }
     }
 
-    /// Whether the log's position was read on this very connection decides what an answer means, so it
-    /// is an argument of `ask`.
+    /// Whether the log was looked at on this very connection decides what an answer means, so it is an
+    /// argument of `ask`.
     fn with<T>(
         &self,
         patience: Duration,
@@ -89,61 +94,80 @@ impl RedisLog {
         let mut lock = self.connection.lock();
         let now = system::monotonic();
         let by = now.plus(config.connect_timeout);
-        let kept = match lock.take() {
-            Some(kept) => self.looked_at(kept, by).map_err(of_this_connection)?,
-            None => None,
-        };
-        let (mut kept, reused) = match kept {
+        let (mut kept, reused) = match lock.take().and_then(|kept| self.still_right(kept, by)) {
             Some(kept) => (kept, true),
             None => {
                 let connection = self.connector.open(by)?;
-                (Kept { connection, right_at: now, positioned: false, named_at: now }, false)
+                (Kept { connection, right_at: now, looked_at: false, named_at: now }, false)
             }
         };
         let connection = &mut kept.connection;
-        connection.set_deadline(system::monotonic().plus(config.response_timeout + patience));
-        let answer = ask(connection, &mut kept.positioned);
+        connection.expect_answer(config.response_timeout + patience, config.response_timeout);
+        let answer = ask(connection, &mut kept.looked_at);
         if connection.is_open() && answer.is_ok() {
             *lock = Some(kept);
         }
         answer.map_err(|error| match self.connector.explain(&error) {
-            error if reused => of_this_connection(error),
+            StoreError::TimedOut(why) if reused => StoreError::Lapsed(why),
             error => error,
         })
     }
 
-    /// `kept`, unless it leads to the wrong server by now. `Err`: it is of no use any more.
-    fn looked_at(&self, mut kept: Kept, by: Moment) -> Result<Option<Kept>, StoreError> {
+    /// `kept`, unless it leads to the wrong server by now.
+    fn still_right(&self, mut kept: Kept, by: Uptime) -> Option<Kept> {
         let (connection, now) = (&mut kept.connection, system::monotonic());
         if kept.right_at.until(now) >= LOOK_AGAIN {
-            connection.set_deadline(by);
-            // First, for sentinels that hang leave no time for it.
-            match self.takes_writes(connection) {
-                Err(error) if misled(&error) => return Ok(None),
-                asked => asked.map_err(|error| self.connector.explain(&error))?,
-            }
             if !self.connector.still_right(connection, by) {
-                return Ok(None);
+                return None;
             }
             kept.right_at = now;
         }
         if kept.named_at.until(now) >= RESOLVE_AGAIN {
             if !self.connector.still_named(connection, by) {
-                return Ok(None);
+                return None;
             }
             kept.named_at = now;
         }
-        Ok(Some(kept))
+        Some(kept)
     }
 
-    /// A server that was demoted goes on answering what is read, of a log that may end there. Behind one
-    /// address (a name, a virtual one) nobody says so but the server, to who writes.
-    fn takes_writes(&self, connection: &mut Connection) -> RedisResult<()> {
-        match redis::cmd("DEL").arg(&self.nothing).exec(connection) {
-            Err(error) if misled(&error) || !connection.is_open() => Err(error),
-            // Refused for another reason (too few replicas, a full disk): masters do that, too.
-            _ => Ok(()),
+    /// `script` on the rows of these keys.
+    fn of_rows<'a>(&self, script: &'a Script, keys: &[Key]) -> ScriptInvocation<'a> {
+        let mut call = script.prepare_invoke();
+        for key in keys {
+            call.key(format!("{}{}", self.values, key.text()));
         }
+        call
+    }
+
+    /// The answers to a look, and whether the connection was looked at before. `None`: it was, and leads to a
+    /// server by now that takes no writes.
+    ///
+    /// A server that was demoted goes on answering what is read, of a log that may end there. Behind one
+    /// address (a name, a virtual one) nobody says so but the server, to who writes: so the first of these
+    /// questions is a write that changes nothing.
+    fn try_look(&self, anchor: Option<&Anchor>) -> Result<Option<(Vec<Value>, bool)>, StoreError> {
+        let mut questions = redis::pipe();
+        questions.cmd("DEL").arg(&self.nothing).cmd("TIME");
+        questions.cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        if let Some(Anchor { line, .. }) = anchor {
+            let id = shown(*line);
+            questions.cmd("XREVRANGE").arg(&self.stream).arg(&id).arg(&id).arg("COUNT").arg(1);
+        }
+        let (packed, asked) = (questions.get_packed_pipeline(), questions.len());
+        self.with(Duration::ZERO, |connection, looked_at| {
+            let continued = *looked_at;
+            let mut answers = connection.req_packed_commands(&packed, 0, asked)?.into_iter();
+            match answers.next().map(Value::extract_error) {
+                Some(Err(error)) if misled(&error) && continued => return Ok(None),
+                Some(Err(error)) if misled(&error) => return Err(error),
+                // Refused for another reason (too few replicas, a full disk): masters do that, too.
+                _ => {}
+            }
+            let answers = answers.map(Value::extract_error).collect::<RedisResult<Vec<_>>>()?;
+            *looked_at = true;
+            Ok(Some((answers, continued)))
+        })
     }
 
     /// Every key that the log has a line of. A page at a time: between two of them others are served.
@@ -179,60 +203,62 @@ impl RedisLog {
     }
 }
 
-/// Perhaps it was this connection only, cut by something on the way.
-fn of_this_connection(error: StoreError) -> StoreError {
-    match error {
-        StoreError::TimedOut(why) => StoreError::Unreachable(why),
-        other => other,
-    }
-}
-
 impl ChangeLog for RedisLog {
-    fn newly_sent(&self) -> u64 {
-        self.connector.newly_sent()
+    fn noticed(&self) -> Noticed {
+        let questions = self.connector.newly_sent();
+        Noticed { questions, clocks_disagreed: self.clocks.newly_disagreed() }
     }
 
-    fn last(&self) -> Result<Position, StoreError> {
-        let mut ask = redis::cmd("XREVRANGE");
-        ask.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let found: Vec<(String, Value)> = self.with(Duration::ZERO, |connection, positioned| {
-            self.takes_writes(connection)?;
-            *positioned = true;
-            ask.query(connection)
-        })?;
-        Ok(Position(found.into_iter().next().map_or_else(|| EMPTY.into(), |(id, _)| id)))
+    fn look(&self, anchor: Option<&Anchor>) -> Result<Looked, StoreError> {
+        let answers = match self.try_look(anchor)? {
+            Some(answers) => answers,
+            // Where the connection leads there was a master; perhaps its name leads to another by now.
+            None => {
+                self.connection.lock().take();
+                self.try_look(anchor)?.ok_or_else(super::not_ours)?
+            }
+        };
+        looked(answers.0, anchor, answers.1).ok_or_else(super::not_ours)
     }
 
-    fn follow(&self, position: &Position, patience: Duration) -> Result<Followed, StoreError> {
+    fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {
         let mut ask = redis::cmd("XREAD");
         ask.arg("COUNT").arg(MOST).arg("BLOCK").arg(patience.as_millis().max(1) as u64);
-        ask.arg("STREAMS").arg(&self.stream).arg(&position.0);
-        let answer = self.with(patience, |connection, positioned| {
-            // On a new connection this may be another server, or the same with another past.
-            if *positioned { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
+        ask.arg("STREAMS").arg(&self.stream).arg(shown(anchor.line));
+        let answer = self.with(patience, |connection, looked_at| {
+            if *looked_at { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
         })?;
-        let Some(answer) = answer else { return Ok(Followed::Gap) };
-        Ok(lines(answer, position).unwrap_or(Followed::Gap))
+        let Some(answer) = answer else { return Ok(Followed::Unknown) };
+        let latest = Version::latest(system::wall());
+        Ok(lines(answer, anchor, latest).unwrap_or(Followed::Gap))
+    }
+
+    fn versions(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Stored>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (call, wall) = (self.of_rows(&scripts::VERSIONS, keys), system::wall());
+        let fields: Fields = self.with(Duration::ZERO, |connection, _| call.invoke(connection))?;
+        scripts::versions_reply(&fields, keys.len(), now, wall).ok_or_else(super::not_ours)
     }
 
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut call = scripts::FETCH.prepare_invoke();
-        for key in keys {
-            call.key(format!("{}{}", self.values, key.text()));
-        }
-        let rows: Vec<Fields> =
-            self.with(Duration::ZERO, |connection, _| call.invoke(connection))?;
+        let (call, wall) = (self.of_rows(&scripts::FETCH, keys), system::wall());
+        let (server, rows): (i64, Vec<Fields>) = self
+            .with(Duration::ZERO, |connection, _| call.invoke::<Vec<Value>>(connection))
+            .and_then(|reply| scripts::fetched(reply).ok_or_else(super::not_ours))?;
         if rows.len() != keys.len() {
             return Err(super::not_ours());
         }
-        let reading = |key| Reading { key, now, seal: self.seal.as_deref() };
+        let (seal, clocks) = (self.seal.as_deref(), &self.clocks);
+        let reading = |key| Reading { key, now, wall, seal, clocks };
         Ok(rows
             .iter()
             .zip(keys)
-            .map(|(row, key)| scripts::fetch_reply(row, reading(key)))
+            .map(|(row, key)| scripts::fetch_reply(row, server, reading(key)))
             .collect())
     }
 }
@@ -246,26 +272,60 @@ pub struct Named {
     pub cut_at: Option<u64>,
 }
 
-type Lines = Vec<(String, HashMap<String, String>)>;
+type Line = (String, HashMap<String, String>);
+type Lines = Vec<Line>;
 
-/// `None` for anything but the lines we write.
-fn lines(answer: Value, after: &Position) -> Option<Followed> {
+/// A line's place as Redis has it.
+fn shown((ms, number): (u64, u64)) -> String {
+    format!("{ms}-{number}")
+}
+
+fn anchor_at((id, said): &Line) -> Option<Anchor> {
+    let (ms, number) = id.split_once('-')?;
+    let said: BTreeMap<_, _> = said.iter().collect();
+    let text: Vec<u8> = said
+        .into_iter()
+        .flat_map(|(name, value)| [name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat())
+        .collect();
+    Some(Anchor { line: (ms.parse().ok()?, number.parse().ok()?), digest: xxh3_64(&text) })
+}
+
+/// What the answers say: the server's clock, where the log ends and, asked for an anchor, the line there.
+fn looked(answers: Vec<Value>, anchor: Option<&Anchor>, continued: bool) -> Option<Looked> {
+    let mut answers = answers.into_iter();
+    let (seconds, micros) = <(i64, i64)>::from_redis_value(answers.next()?).ok()?;
+    let mut line = || Some(Lines::from_redis_value(answers.next()?).ok()?.into_iter().next());
+    // No line at all: the log is where it begins.
+    let at = |line: Option<Line>| line.map_or(Some(Anchor::default()), |line| anchor_at(&line));
+    let last = at(line()?)?;
+    let stands = match anchor {
+        None => false,
+        // Of a log that was empty only this connection knows that nothing was cut off since.
+        Some(anchor) if *anchor == Anchor::default() => continued || last == *anchor,
+        Some(anchor) => at(line()?)? == *anchor,
+    };
+    Some(Looked { stands, last, clock: seconds * 1000 + micros / 1000, continued })
+}
+
+/// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later
+/// release's, and nothing to us. `None`: there may be more than was taken.
+fn lines(answer: Value, after: &Anchor, latest: Version) -> Option<Followed> {
     let streams = Option::<Vec<(String, Lines)>>::from_redis_value(answer).ok()?;
     let lines = streams.into_iter().flatten().next().map(|(_, lines)| lines).unwrap_or_default();
     if lines.len() >= MOST {
         return None;
     }
-    let position = lines.last().map_or_else(|| after.clone(), |(id, _)| Position(id.clone()));
-    let number = |line: &HashMap<String, String>, name| line.get(name)?.parse().ok().map(Version);
-    let changes = lines
-        .iter()
-        .map(|(_, line)| {
-            Some(Change {
-                key: Key::from_text(line.get("key")?)?,
-                version: number(line, "version")?,
-                floor: number(line, "floor")?,
-            })
-        })
-        .collect::<Option<_>>()?;
-    Some(Followed::Lines { changes, position })
+    let anchor = lines.last().map_or(Some(*after), anchor_at)?;
+    let changes = lines.iter().filter_map(|(_, line)| change(line, latest)).collect();
+    Some(Followed::Lines { changes, anchor })
+}
+
+fn change(line: &HashMap<String, String>, latest: Version) -> Option<Change> {
+    let key = Key::from_text(line.get("key")?)?;
+    let number = |name| {
+        let number = line.get(name)?.parse().map(Version).ok()?;
+        (number <= latest).then_some(number)
+    };
+    let news = number("version").zip(number("floor"));
+    Some(Change { key, news: news.map(|(version, floor)| News { version, floor }) })
 }

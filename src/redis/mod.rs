@@ -12,6 +12,7 @@
 //!
 //! No retry policy lives here beyond one for a dead idle connection; the breaker is the host's.
 
+mod age;
 pub mod config;
 pub mod connection;
 pub mod envelope;
@@ -33,21 +34,22 @@ use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
 
 pub use config::{Endpoint, Login, Password, Prefix, RedisConfig, Tls, Topology};
 
-use crate::clock::Moment;
+use crate::clock::{Moment, system};
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
 use crate::seal::{KeyId, Seal};
 use crate::store::{
-    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Reply, Secret, Store, StoreError,
-    jittered,
+    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Noticed, Reply, Secret, Store,
+    StoreError, jittered,
 };
 use envelope::Unreadable;
 use pool::Pool;
-use scripts::{ClaimReply, CommitReply, Fields, Reading};
+use scripts::{ClaimReply, Clocks, CommitReply, Fields, Reading};
 
 pub struct RedisStore {
     pool: Pool,
     keys: Keys,
     seal: Option<Arc<Seal>>,
+    clocks: Clocks,
 }
 
 struct Keys {
@@ -63,7 +65,7 @@ impl RedisStore {
         let tag = |what| Self::tagged(&config, what);
         let keys =
             Keys { values: tag("v:"), leases: tag("l:"), meta: tag("meta"), log: tag("log") };
-        Self { pool: Pool::new(config), keys, seal: None }
+        Self { pool: Pool::new(config), keys, seal: None, clocks: Clocks::default() }
     }
 
     /// Seal what is written, and read nothing else.
@@ -72,7 +74,8 @@ impl RedisStore {
     }
 
     fn reading<'a>(&'a self, key: &'a Key, now: Moment) -> Reading<'a> {
-        Reading { key, now, seal: self.seal.as_deref() }
+        let seal = self.seal.as_deref();
+        Reading { key, now, wall: system::wall(), seal, clocks: &self.clocks }
     }
 
     /// One hash tag for all keys of a prefix.
@@ -89,7 +92,7 @@ impl RedisStore {
         self.pool.connector().sent()
     }
 
-    /// `script` on the keys of `key`, whose text is its first argument.
+    /// `script` on the keys of `key`, whose text is its first argument. The second is what time it is here.
     fn call<'a>(&self, script: &'a Script, key: &Key) -> ScriptInvocation<'a> {
         let text = key.text();
         let mut call = script.prepare_invoke();
@@ -97,7 +100,8 @@ impl RedisStore {
             .key(format!("{}{text}", self.keys.leases))
             .key(self.keys.meta.as_str())
             .key(self.keys.log.as_str())
-            .arg(text);
+            .arg(text)
+            .arg(system::wall().unix_micros());
         call
     }
 
@@ -111,11 +115,13 @@ impl RedisStore {
         key: &Key,
         now: Moment,
     ) -> Result<Reply<CommitReply>, StoreError> {
+        let reading = self.reading(key, now);
         let fields: Fields = self.run(call)?;
-        scripts::commit_reply(&fields, self.reading(key, now)).ok_or_else(not_ours)
+        scripts::commit_reply(&fields, reading).ok_or_else(not_ours)
     }
 
-    /// What remains of each instant, then the body: see `publish` in `common.lua`.
+    /// What remains of each instant, the minting by our clock, then the body: see `publish` in
+    /// `common.lua`.
     fn push_entry(&self, call: &mut ScriptInvocation<'_>, key: &Key, entry: &Entry, now: Moment) {
         let timing = &entry.timing;
         for instant in [
@@ -127,12 +133,13 @@ impl RedisStore {
         ] {
             call.arg(now.millis_until(instant));
         }
+        call.arg(system::wall().unix_millis().saturating_add(now.millis_until(timing.minted_at)));
         call.arg(envelope::encode(key, entry, self.seal.as_deref()));
     }
 
     /// Minting in place of a value that others can read would go on for ever, each side replacing the
     /// other's; so this host is as one without Redis.
-    fn locked_out(&self, id: KeyId) -> StoreError {
+    fn locked_out(&self, with: KeyId) -> StoreError {
         let why = match &self.seal {
             None => "and this host has no sharedstate.encryption_key_file".into(),
             Some(seal) => format!(
@@ -140,7 +147,7 @@ impl RedisStore {
                 seal.id()
             ),
         };
-        StoreError::Foreign(format!("the value is sealed with key {id}, {why}"))
+        StoreError::Sealed { with, why }
     }
 
     fn claim_once(
@@ -156,8 +163,9 @@ impl RedisStore {
             .arg(claim.highest_known.0)
             .arg(claim.rejected.map(|digest| digest.to_string()).unwrap_or_default())
             .arg(expiry(claim.lease));
+        let reading = self.reading(key, now);
         let fields: Fields = self.run(&call)?;
-        scripts::claim_reply(&fields, claim.secret, self.reading(key, now)).ok_or_else(not_ours)
+        scripts::claim_reply(&fields, claim.secret, reading).ok_or_else(not_ours)
     }
 }
 
@@ -207,7 +215,8 @@ impl Store for RedisStore {
         length: Duration,
         _now: Moment,
     ) -> Result<bool, StoreError> {
-        let mut call = self.call(&scripts::RENEW, key);
+        let mut call = scripts::RENEW.prepare_invoke();
+        call.key(format!("{}{}", self.keys.leases, key.text()));
         call.arg(hex(lease.secret)).arg(lease.version.0).arg(expiry(length));
         self.run(&call)
     }
@@ -223,7 +232,7 @@ impl Store for RedisStore {
         call.arg(hex(lease.secret)).arg(entry.version.0).arg(entry.digest().to_string());
         self.push_entry(&mut call, key, entry, now);
         let Reply { floor, what } = self.run_commit(&call, key, now)?;
-        Ok(Reply { floor, what: what.decided().map_err(|id| self.locked_out(id))? })
+        Ok(Reply { floor, what: what.decided(entry).map_err(|id| self.locked_out(id))? })
     }
 
     fn abandon(
@@ -258,7 +267,7 @@ impl Store for RedisStore {
     ) -> Result<Reply<bool>, StoreError> {
         let mut call = self.call(&scripts::INVALIDATE, key);
         call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default());
-        scripts::invalidate_reply(&self.run(&call)?).ok_or_else(not_ours)
+        scripts::invalidate_reply(&self.run(&call)?, system::wall()).ok_or_else(not_ours)
     }
 
     /// Mostly nothing is missing, so the version goes first and the body only when asked for.
@@ -271,15 +280,19 @@ impl Store for RedisStore {
         let mut call = self.call(&scripts::RESTORE, key);
         // No secret: a restored entry was committed elsewhere, or under no lease.
         call.arg("").arg(entry.version.0).arg(entry.digest().to_string());
+        let sent = system::monotonic();
         let mut reply = self.run_commit(&call, key, now)?;
         if let CommitReply::Missing(None | Some(Ok(_) | Err((_, Unreadable::NoValue))), asked_at) =
             reply.what
         {
+            // From now on the server counts for itself, by what it noted before it answered; what it took
+            // until now, a connect among it, is over already.
+            let now = now.plus(sent.until(system::monotonic()));
             self.push_entry(&mut call, key, entry, now);
             call.arg(asked_at);
             reply = self.run_commit(&call, key, now)?;
         }
-        let what = reply.what.decided().map_err(|id| self.locked_out(id))?;
+        let what = reply.what.decided(entry).map_err(|id| self.locked_out(id))?;
         Ok(Reply { floor: reply.floor, what })
     }
 
@@ -287,7 +300,12 @@ impl Store for RedisStore {
         self.pool.rest();
     }
 
-    fn newly_sent(&self) -> u64 {
-        self.pool.connector().newly_sent()
+    fn let_go(&self) {
+        self.pool.let_go();
+    }
+
+    fn noticed(&self) -> Noticed {
+        let questions = self.pool.connector().newly_sent();
+        Noticed { questions, clocks_disagreed: self.clocks.newly_disagreed() }
     }
 }

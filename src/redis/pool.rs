@@ -11,7 +11,7 @@ use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
 use super::connection::{Connection, Connector};
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
@@ -31,7 +31,7 @@ struct State {
 
 struct Idle {
     connection: Connection,
-    since: Moment,
+    since: Uptime,
 }
 
 /// One of the pool's places, in use.
@@ -60,7 +60,7 @@ impl Pool {
     }
 
     /// Run `operation` on a connection. It must be idempotent: on a reused connection it may run
-    /// twice. Blocks for at most the connect and the response timeout together.
+    /// twice. Blocks for at most the connect and the response timeout together, unless an answer comes slowly.
     pub fn with<T>(
         &self,
         operation: impl Fn(&mut Connection) -> RedisResult<T>,
@@ -85,7 +85,8 @@ impl Pool {
                     self.connector.open(by.min(end))?
                 }
             };
-            connection.set_deadline(system::monotonic().plus(config.response_timeout).min(end));
+            let first = system::monotonic().until(end).min(config.response_timeout);
+            connection.expect_answer(first, config.response_timeout);
             match operation(&mut connection) {
                 // The rest of the idle ones met the same end, or soon will.
                 Err(error) if !fresh && outdated(&error) => self.state.lock().idle.clear(),
@@ -98,8 +99,7 @@ impl Pool {
                         self.keep(connection);
                     }
                     return result.map_err(|error| match self.connector.explain(&error) {
-                        // Perhaps it was this connection only, cut by something on the way.
-                        StoreError::TimedOut(why) if !fresh => StoreError::Unreachable(why),
+                        StoreError::TimedOut(why) if !fresh => StoreError::Lapsed(why),
                         explained => explained,
                     });
                 }
@@ -107,7 +107,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, end: Moment) -> Result<(Place<'_>, Option<Connection>), StoreError> {
+    fn take(&self, end: Uptime) -> Result<(Place<'_>, Option<Connection>), StoreError> {
         let max = self.connector.config().pool_max.max(1);
         let mut state = self.state.lock();
         while state.in_use >= max {
@@ -133,6 +133,13 @@ impl Pool {
     pub fn rest(&self) {
         if self.generation == process::generation() {
             self.close_idle(&mut self.state.lock());
+        }
+    }
+
+    /// Close whatever is idle.
+    pub fn let_go(&self) {
+        if self.generation == process::generation() {
+            self.state.lock().idle.clear();
         }
     }
 

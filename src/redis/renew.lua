@@ -1,8 +1,8 @@
--- ARGV: 2 secret, 3 version, 4 length in ms. Replies 1, or 0 when the lease is no longer ours.
+-- KEYS: the lease, and nothing else. ARGV: 1 secret, 2 version, 3 length in ms. Replies 1, or 0 when the
+-- lease is no longer ours.
 
-local held = live_lease()
-if held and held.secret == ARGV[2] and held.version == tonumber(ARGV[3]) then
-    redis.call('PEXPIRE', KEYS[2], ARGV[4])
+if redis.call('GET', KEYS[1]) == ARGV[1] .. ':' .. ARGV[2] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
     return 1
 end
 return 0

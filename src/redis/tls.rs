@@ -20,8 +20,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, ClientConfig, Error, RootCertStore, StreamOwned};
 
 use super::config::Tls;
-use super::socket::{Socket, Transport};
-use crate::clock::Moment;
+use super::socket::{Limit, Socket, Transport};
 use crate::trust::{self, certificates, read, unfit, wrong};
 
 /// A connection on which both sides have proved what was asked of them.
@@ -61,8 +60,8 @@ impl Write for Secured {
 }
 
 impl Transport for Secured {
-    fn set_deadline(&mut self, deadline: Moment) {
-        self.0.sock.set_deadline(deadline);
+    fn set_limit(&mut self, limit: Limit) {
+        self.0.sock.set_limit(limit);
     }
 }
 

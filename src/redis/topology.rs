@@ -12,12 +12,12 @@ use redis::{ConnectionLike as _, FromRedisValue as _, Value, cmd};
 
 use super::config::{Endpoint, Login, Topology};
 use super::connection::{Connection, Connector, Role};
-use crate::clock::{Moment, system};
+use crate::clock::{Uptime, system};
 use crate::store::StoreError;
 
 impl Connector {
     /// A connection to the server that has the data now, ready for requests, by `deadline`.
-    pub fn open(&self, deadline: Moment) -> Result<Connection, StoreError> {
+    pub fn open(&self, deadline: Uptime) -> Result<Connection, StoreError> {
         let config = self.config();
         match &config.topology {
             Topology::Single(endpoint) => {
@@ -43,7 +43,7 @@ impl Connector {
 
     /// Whether the server that `connection` leads to is still the one to ask; sentinels only, for
     /// whoever else is wrong says so itself.
-    pub fn still_right(&self, connection: &Connection, deadline: Moment) -> bool {
+    pub fn still_right(&self, connection: &Connection, deadline: Uptime) -> bool {
         let Topology::Sentinel { sentinels, login, .. } = &self.config().topology else {
             return true;
         };
@@ -56,8 +56,8 @@ impl Connector {
     fn first<T>(
         &self,
         endpoints: &[Endpoint],
-        deadline: Moment,
-        ask: impl Fn(&Endpoint, Moment) -> Result<T, StoreError>,
+        deadline: Uptime,
+        ask: impl Fn(&Endpoint, Uptime) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut last = None;
         for (tried, endpoint) in endpoints.iter().enumerate() {
@@ -75,7 +75,7 @@ impl Connector {
         &self,
         sentinel: &Endpoint,
         login: &Login,
-        deadline: Moment,
+        deadline: Uptime,
     ) -> Result<Endpoint, StoreError> {
         let Topology::Sentinel { master, .. } = &self.config().topology else {
             return Err(StoreError::Refused("no sentinel is configured".into()));
@@ -97,8 +97,8 @@ impl Connector {
     fn holder(
         &self,
         node: &Endpoint,
-        share: Moment,
-        deadline: Moment,
+        share: Uptime,
+        deadline: Uptime,
     ) -> Result<Connection, StoreError> {
         let config = self.config();
         let mut asked = self.open_at(node, &config.login, Role::Whatever, share)?;
@@ -123,7 +123,7 @@ impl Connector {
 
 /// Until when whom somebody named is waited for: half of what is left, for others may know better. The
 /// last one's share is all of it.
-fn half_way(share: Moment, deadline: Moment) -> Moment {
+fn half_way(share: Uptime, deadline: Uptime) -> Uptime {
     let now = system::monotonic();
     if share >= deadline { deadline } else { now.plus(now.until(deadline) / 2) }
 }

@@ -4,6 +4,7 @@
 //! kernel locks, this file does with plain fields. In production it stands in for the host table when no table
 //! is possible but Redis is there: its flights exclude the threads of this process only, and the
 //! lease in Redis excludes everybody else. It never forgets a key and lives as long as its process.
+//! In the simulation it is a whole host's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 
+use super::breaker::Breaker;
+use super::log::Anchor;
 use super::record::{Context, Record};
 use super::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Flying, Health, Heard, Host, Known, Lease,
-    Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
+    Leave, Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
-use crate::clock::{Clock, Moment, WallTime};
+use crate::clock::{Clock, Moment, ServerLead, WallTime};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
@@ -32,23 +35,39 @@ pub struct MemoryHost {
     tally: Arc<Tally>,
 }
 
-#[derive(Default)]
 struct State {
-    /// The highest version given to anything, over all keys.
+    /// The highest version seen of anything.
     issued: Version,
-    failing: bool,
+    breaker: Breaker,
+    /// Since when nothing was heard of the authority.
+    silent_since: Option<Moment>,
+    answered_at: Moment,
+    server_lead: ServerLead,
     heartbeat: Moment,
+    /// What was not confirmed since is in doubt; see [`Host::doubt`].
+    doubt: Moment,
+    in_doubt: bool,
+    doubted_beat: Moment,
+    anchor: Option<Anchor>,
+    /// The term of the leader and when it may be given up on.
+    term: Right,
+    led_until: Moment,
     slots: HashMap<Box<[u8]>, Slot>,
+    /// Slots made so far.
+    made: u64,
 }
 
 #[derive(Default)]
 struct Slot {
+    /// No two slots have the same, also not of one key.
+    number: u64,
+    used: Moment,
     record: Record,
     floor: Version,
     newest: Version,
     confirmed_at: Moment,
     revalidate_at: Moment,
-    pending_rejection: Option<Digest>,
+    busy_until: Moment,
     flight: Option<Flight>,
     /// Of the last flight; kept when it has ended, so that no two flights share one.
     generation: u32,
@@ -59,6 +78,48 @@ struct Flight {
     since: Moment,
     until: Moment,
     secret: Option<Secret>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            issued: Version::NONE,
+            breaker: Breaker::unpack(0),
+            silent_since: None,
+            answered_at: Moment::default(),
+            server_lead: ServerLead::default(),
+            heartbeat: Moment::default(),
+            doubt: Moment::default(),
+            in_doubt: false,
+            doubted_beat: Moment::default(),
+            anchor: None,
+            term: Right { place: 0, generation: 0 },
+            led_until: Moment::default(),
+            slots: HashMap::new(),
+            made: 0,
+        }
+    }
+}
+
+impl State {
+    fn slot(&mut self, key: &Key) -> &mut Slot {
+        let made = &mut self.made;
+        self.slots.entry(key.bytes().into()).or_insert_with(|| {
+            *made += 1;
+            Slot { number: *made, ..Slot::default() }
+        })
+    }
+
+    /// Up to when the leader vouches for what was last confirmed at `asked`.
+    fn vouched(&self, asked: Moment) -> Moment {
+        if asked < self.doubt { self.heartbeat.min(self.doubted_beat) } else { self.heartbeat }
+    }
+
+    fn confirmed_at(&self, slot: &Slot) -> Moment {
+        let heard = slot.entry().is_some_and(|it| it.version >= slot.newest && !it.unsynced);
+        let asked = slot.confirmed_at;
+        if heard { asked.max(self.vouched(asked)) } else { asked }
+    }
 }
 
 impl Slot {
@@ -80,9 +141,30 @@ impl MemoryHost {
     }
 
     fn slot(&self, key: &Key) -> MappedMutexGuard<'_, Slot> {
-        MutexGuard::map(self.state.lock(), |state| {
-            state.slots.entry(key.bytes().into()).or_default()
-        })
+        MutexGuard::map(self.state.lock(), |state| state.slot(key))
+    }
+
+    /// The key makes room, as in a table that is full.
+    #[cfg(test)]
+    pub fn evict(&self, key: &Key) {
+        let mut state = self.state.lock();
+        let in_flight =
+            |slot: &Slot| slot.flight.as_ref().is_some_and(|it| self.clock.now() < it.until);
+        if state.slots.get(key.bytes()).is_some_and(|slot| !in_flight(slot)) {
+            state.slots.remove(key.bytes());
+        }
+    }
+
+    fn latest(&self) -> Version {
+        Version::latest(self.clock.wall())
+    }
+
+    /// The version, if it can be believed; then none is issued up to it.
+    fn saw(&self, version: Version) -> Version {
+        let version = version.believed(self.latest());
+        let mut state = self.state.lock();
+        state.issued = state.issued.max(version);
+        version
     }
 
     /// Change a record by its own rules; see [`Record`].
@@ -92,16 +174,20 @@ impl MemoryHost {
         now: Moment,
         change: impl FnOnce(&mut Record, &mut Context<'_>, &mut dyn FnMut(Version) -> Version) -> R,
     ) -> Result<Reply<R>, StoreError> {
-        let wall = self.clock.wall().unix_micros();
+        let wall = self.clock.wall();
+        let latest = Version::latest(wall);
         let mut state = self.state.lock();
+        state.slot(key);
         let State { issued, slots, .. } = &mut *state;
-        let slot = slots.entry(key.bytes().into()).or_default();
+        let Some(slot) = slots.get_mut(key.bytes()) else {
+            return Err(StoreError::Refused("it was there a moment ago".into()));
+        };
         // The time makes versions grow even when the store has lost its memory.
         let mut issue = |above: Version| {
-            *issued = (*issued).max(above).next().max(Version(wall));
+            *issued = (*issued).max(above).next().max(Version(wall.unix_micros()));
             *issued
         };
-        let mut at = Context { kind: key.kind(), floor: &mut slot.floor, now };
+        let mut at = Context { kind: key.kind(), floor: &mut slot.floor, now, latest };
         let what = change(&mut slot.record, &mut at, &mut issue);
         let stored = slot.record.entry.as_ref().map_or(Version::NONE, |entry| entry.version);
         slot.newest = slot.newest.max(stored);
@@ -167,19 +253,22 @@ impl Store for MemoryHost {
 
 impl Host for MemoryHost {
     fn look(&self, key: &Key) -> Option<Known> {
-        let state = self.state.lock();
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.slots.get_mut(key.bytes())?.used = now;
         let slot = state.slots.get(key.bytes())?;
-        let entry = slot.entry().cloned();
-        let heard = entry.as_ref().is_some_and(|it| it.version >= slot.newest && !it.unsynced);
-        let heartbeat = if heard { state.heartbeat } else { Moment::default() };
         Some(Known {
-            ask_at: slot.revalidate_at,
-            entry,
-            confirmed_at: slot.confirmed_at.max(heartbeat),
+            entry: slot.entry().cloned(),
+            confirmed_at: state.confirmed_at(slot),
+            heartbeat: state.heartbeat,
+            bell: slot.bell,
+            busy_until: slot.busy_until,
             newest: slot.newest,
+            highest: state.issued,
             floor: slot.floor,
-            pending_rejection: slot.pending_rejection,
-            authority_failing: state.failing,
+            pending_rejection: slot.record.pending_rejection,
+            ask_at: slot.revalidate_at,
+            authority_failing: state.breaker.failures > 0,
             evicted: false,
         })
     }
@@ -222,54 +311,67 @@ impl Host for MemoryHost {
         }
     }
 
-    /// Nothing is ever evicted here.
-    fn reserve(&self, _key: &Key) -> Reservation {
-        Reservation(0)
+    fn reserve(&self, key: &Key) -> Reservation {
+        Reservation(self.state.lock().slots.get(key.bytes()).map_or(0, |slot| slot.number))
     }
 
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError> {
-        let asked_at = asked.at;
-        let mut slot = self.slot(key);
-        if entry.version < slot.floor || entry.version < slot.newest {
+        let latest = self.latest();
+        self.saw(entry.version);
+        let mut state = self.state.lock();
+        let slot = state.slots.get_mut(key.bytes());
+        let Some(slot) = slot.filter(|slot| Reservation(slot.number) == asked.reservation) else {
+            return Ok(());
+        };
+        if !(slot.floor.max(slot.newest)..=latest).contains(&entry.version) {
             return Ok(());
         }
         let known = slot.entry().is_some_and(|held| held.version == entry.version);
-        slot.confirmed_at = if known { slot.confirmed_at.max(asked_at) } else { asked_at };
+        slot.confirmed_at = if known { slot.confirmed_at.max(asked.at) } else { asked.at };
         slot.newest = entry.version;
         slot.record.adopt(entry);
         Ok(())
     }
 
     fn raise_floor(&self, key: &Key, floor: Version) {
-        let mut slot = self.slot(key);
-        slot.floor = slot.floor.max(floor);
+        let floor = self.saw(floor);
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
+            slot.floor = slot.floor.max(floor);
+        }
     }
 
     fn confirm(&self, key: &Key, version: Version, asked_at: Moment) {
-        let mut slot = self.slot(key);
-        if slot.entry().is_some_and(|entry| entry.version == version) {
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes())
+            && slot.entry().is_some_and(|entry| entry.version == version)
+        {
             slot.confirmed_at = slot.confirmed_at.max(asked_at);
         }
     }
 
     fn may_revalidate(&self, key: &Key, now: Moment, until: Moment) -> bool {
-        let mut slot = self.slot(key);
-        let may = now >= slot.revalidate_at;
-        if may {
-            slot.revalidate_at = until;
-        }
-        may
+        let mut state = self.state.lock();
+        let slot = state.slots.get_mut(key.bytes()).filter(|slot| now >= slot.revalidate_at);
+        slot.map(|slot| slot.revalidate_at = until).is_some()
     }
 
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>) {
-        self.slot(key).pending_rejection = rejected;
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
+            slot.record.pending_rejection = rejected;
+        }
     }
 
     fn resident(&self) -> Vec<Key> {
-        self.state.lock().slots.keys().filter_map(|bytes| Key::from_bytes(bytes)).collect()
+        let state = self.state.lock();
+        let mut slots: Vec<_> = state.slots.iter().collect();
+        // By name where they were used at once, so that a test repeats.
+        slots.sort_by(|(one, first), (other, second)| {
+            second.used.cmp(&first.used).then_with(|| one.cmp(other))
+        });
+        slots.into_iter().filter_map(|(bytes, _)| Key::from_bytes(bytes)).collect()
     }
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
+        let (version, floor) = (self.saw(version), self.saw(floor));
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
         slot.map(|slot| {
@@ -279,21 +381,91 @@ impl Host for MemoryHost {
         .is_some()
     }
 
-    fn beat(&self, at: Moment) {
+    fn set_busy(&self, key: &Key, until: Moment) {
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
+            slot.busy_until = until;
+        }
+    }
+
+    fn wake(&self, key: &Key) {
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
+            slot.busy_until = Moment::default();
+            slot.bell = slot.bell.wrapping_add(1);
+        }
+        self.rung.notify_all();
+    }
+
+    fn beat(&self, at: Moment, anchor: &Anchor) {
         let mut state = self.state.lock();
         state.heartbeat = state.heartbeat.max(at);
+        state.anchor = Some(*anchor);
     }
 
-    /// One process: it leads itself.
-    fn lead(&self, _now: Moment, _until: Moment) -> Option<Right> {
-        Some(Right { place: 0, generation: 0 })
+    fn anchor(&self) -> Option<Anchor> {
+        self.state.lock().anchor
     }
 
-    fn keep_leading(&self, _term: &Right, _until: Moment) -> bool {
-        true
+    fn doubt(&self) -> u64 {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        if !state.in_doubt {
+            state.doubted_beat = state.heartbeat;
+        }
+        state.in_doubt = true;
+        state.doubt = state.doubt.max(now);
+        for slot in state.slots.values_mut() {
+            slot.busy_until = Moment::default();
+            slot.bell = slot.bell.wrapping_add(1);
+        }
+        self.rung.notify_all();
+        state.doubt.as_millis() as u64
     }
 
-    fn stop_leading(&self, _term: &Right) {}
+    fn settle(&self, doubt: u64) {
+        let mut state = self.state.lock();
+        if state.doubt.as_millis() as u64 == doubt {
+            state.in_doubt = false;
+        }
+    }
+
+    fn in_doubt(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.in_doubt.then_some(state.doubt.as_millis() as u64)
+    }
+
+    fn hear_clock(&self, told: i64, continued: bool) {
+        let now = self.clock.now();
+        let heard = {
+            let mut state = self.state.lock();
+            let heard = state.server_lead.heard(told, now, continued);
+            state.server_lead = heard.lead;
+            heard
+        };
+        self.stood_still_for(heard.gained);
+    }
+
+    fn lead(&self, now: Moment, until: Moment) -> Option<Right> {
+        let mut state = self.state.lock();
+        if now < state.led_until {
+            return None;
+        }
+        state.term.generation += 1;
+        state.led_until = until;
+        Some(state.term)
+    }
+
+    fn keep_leading(&self, term: &Right, until: Moment) -> bool {
+        let mut state = self.state.lock();
+        let ours = state.term == *term;
+        if ours {
+            state.led_until = until;
+        }
+        ours
+    }
+
+    fn stop_leading(&self, term: &Right) {
+        self.keep_leading(term, Moment::default());
+    }
 
     fn survey(&self, at_most: usize) -> Vec<Resident> {
         let state = self.state.lock();
@@ -306,7 +478,7 @@ impl Host for MemoryHost {
             Some(Resident {
                 key: Key::from_bytes(bytes)?,
                 entry: slot.entry().cloned(),
-                confirmed_at: slot.confirmed_at.max(state.heartbeat),
+                confirmed_at: state.confirmed_at(slot),
                 backoff: slot.record.backoff(self.clock.now()),
                 flight: slot.flight.as_ref().map(flying),
             })
@@ -336,8 +508,8 @@ impl Host for MemoryHost {
     fn health(&self) -> Health {
         let state = self.state.lock();
         Health {
-            failing: state.failing,
-            asked_again: None,
+            failing: state.breaker.failures > 0,
+            asked_again: state.breaker.is_open().then_some(state.breaker.until),
             heartbeat: state.heartbeat,
             led: state.heartbeat > Moment::default(),
         }
@@ -355,14 +527,39 @@ impl Host for MemoryHost {
         self.counters[counter as usize].load(Relaxed)
     }
 
-    // One process has no host to speak for: it asks, and bears its own time-outs.
-    fn authority_allowed(&self, _now: Moment) -> bool {
-        true
+    fn may_ask(&self, now: Moment) -> Leave {
+        let mut state = self.state.lock();
+        if !state.breaker.is_open() {
+            return Leave::Given;
+        }
+        match state.breaker.probed(now) {
+            Some(probing) => {
+                state.breaker = probing;
+                Leave::Given
+            }
+            None => Leave::Withheld { certain: state.breaker.certain },
+        }
     }
 
-    fn authority_heard(&self, heard: Heard, _now: Moment) -> bool {
-        let answered = heard == Heard::Answer;
-        std::mem::replace(&mut self.state.lock().failing, !answered) == answered
+    fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool {
+        let mut state = self.state.lock();
+        if heard == Heard::Answer {
+            state.answered_at = state.answered_at.max(now);
+            state.silent_since = None;
+            let before = std::mem::replace(&mut state.breaker, Breaker::unpack(0));
+            return before.failures > 0;
+        }
+        self.count(Counter::StoreErrors, 1);
+        let since = match heard {
+            Heard::Refusal => now,
+            _ if state.answered_at > asked_at => return false,
+            _ => *state.silent_since.get_or_insert(now),
+        };
+        let before = state.breaker;
+        state.breaker = before.failed(heard, since, now);
+        let opened = state.breaker.is_open() && !before.is_open();
+        self.count(Counter::BreakerOpened, u64::from(opened));
+        before.failures == 0
     }
 }
 
@@ -373,6 +570,10 @@ impl Clock for MemoryHost {
 
     fn wall(&self) -> WallTime {
         self.clock.wall()
+    }
+
+    fn bring_nearer(&self, span: Duration) {
+        self.clock.bring_nearer(span);
     }
 }
 

@@ -4,7 +4,8 @@
 //! [`Store`] is the authority for a key: leases, versions, floors, back-off.
 //! - At most one live lease per key while the store keeps its data.
 //! - Versions only grow: a lease's version is above everything this store has issued, above the
-//!   floor and above what the caller has seen.
+//!   floor and above what the caller has seen. What no clock can have issued ([`Version::latest`]) is
+//!   not believed, whoever says it.
 //! - A commit below the stored version, the floor, or a later live lease is refused. The same
 //!   commit sent twice is accepted twice and changes nothing the second time.
 //! - Every operation may be repeated after a lost reply, with the same secret, without harm.
@@ -24,7 +25,11 @@ use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
+use crate::random;
+use crate::seal::KeyId;
+use crate::store::log::Anchor;
 
+pub mod breaker;
 #[cfg(test)]
 pub mod conformance;
 #[cfg(test)]
@@ -42,7 +47,7 @@ impl Secret {
     pub fn random() -> Self {
         // A failing getrandom leaves no way to tell two minters apart; the address-space layout
         // and the process id would not either. Linux fails it only before boot has finished.
-        Self(getrandom::u64().unwrap_or(1).max(1))
+        Self(random::number().unwrap_or(1).max(1))
     }
 
     /// `None` for zero, which stands for "no secret" in shared memory and in Redis.
@@ -72,7 +77,8 @@ pub struct Claim {
     pub takeover: Option<Secret>,
     /// A stored value counts only when its version is above this.
     pub newer_than: Version,
-    /// The highest version this host has seen for the key; the lease's version lies above it.
+    /// The highest version this host has seen of any key; the lease's version lies above it. So a server
+    /// that lost writes issues none of them again once a host that saw them has spoken to it.
     pub highest_known: Version,
     /// A token the application has just had rejected: apply [`Store::invalidate`] first. When that
     /// refuses because the last drop was a moment ago, nobody mints: the answer is what is stored
@@ -106,7 +112,7 @@ pub enum Claimed {
 pub enum Committed {
     /// Stored now, or stored before by the same commit.
     Accepted,
-    /// A newer version is stored: adopt it.
+    /// Adopt it: a newer version is stored, or this one, and it ends earlier than was thought.
     Superseded(Entry),
     /// Refused by the floor, or by a later lease that has not committed yet: what was minted must
     /// not be published. Claim again.
@@ -131,8 +137,7 @@ pub const MAX_REASON: usize = 200;
 /// How much of the pause is added at random so that a fleet does not come back in step: 0 to 25 %.
 /// Only ever added: the pause named is the least.
 pub fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(0) % 251;
-    pause + pause * random / 1000
+    pause + pause.mul_f64(0.25 * random::share())
 }
 
 /// What a store had, as this host keeps it: see [`Timing::spread`].
@@ -141,8 +146,7 @@ pub fn as_kept_here(entry: Entry, kind: Kind) -> Entry {
         // A sheet is refreshed early or in time, never late.
         return entry;
     }
-    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-    Entry { timing: entry.timing.spread(share), ..entry }
+    Entry { timing: entry.timing.spread(random::share()), ..entry }
 }
 
 /// The pause after `failures` failures in a row (1 is the first).
@@ -163,15 +167,25 @@ pub enum StoreError {
     /// No connection, or a lost one. The operation may or may not have happened.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer in time, for connecting or for the reply; otherwise like `Unreachable`.
+    /// No answer in time, for connecting or for the reply; otherwise like `Unreachable`. It may be slow, or gone.
     #[error("{0}")]
     TimedOut(String),
+    /// No answer in time on a connection that had been used before: perhaps it was this connection only, cut
+    /// by something on the way.
+    #[error("{0}")]
+    Lapsed(String),
+    /// It was not asked: it has not answered others lately, and it is not certain yet that it is gone.
+    #[error("{0}")]
+    NotAsked(String),
     /// The store answered and refused (authentication, read-only, out of memory).
     #[error("{0}")]
     Refused(String),
     /// The store is well, but what it has under this key is not ours.
     #[error("{0}")]
     Foreign(String),
+    /// The store is well, and what it has under this key is for hosts that have another key to it.
+    #[error("the value is sealed with key {with}, {why}")]
+    Sealed { with: KeyId, why: String },
     /// The entry does not fit: `bytes` where `limit` is the most.
     #[error("the value has {bytes} bytes and at most {limit} fit")]
     TooLarge { bytes: usize, limit: usize },
@@ -181,7 +195,10 @@ pub enum StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     Answer,
-    Failure,
+    /// It refused, or there is no way to it.
+    Refusal,
+    /// Nothing on a connection that may have been cut.
+    Lapse,
     /// Nothing, for as long as it was waited for.
     Silence,
 }
@@ -191,10 +208,31 @@ impl Heard {
     pub fn of(error: Option<&StoreError>) -> Self {
         match error {
             Some(StoreError::TimedOut(_)) => Self::Silence,
-            Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Failure,
-            None | Some(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Self::Answer,
+            Some(StoreError::Lapsed(_) | StoreError::NotAsked(_)) => Self::Lapse,
+            Some(StoreError::Unreachable(_) | StoreError::Refused(_)) => Self::Refusal,
+            None
+            | Some(
+                StoreError::Foreign(_) | StoreError::Sealed { .. } | StoreError::TooLarge { .. },
+            ) => Self::Answer,
         }
     }
+}
+
+impl StoreError {
+    /// Whether the store may be merely slow: nobody knows yet whether it is there.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::TimedOut(_) | Self::Lapsed(_) | Self::NotAsked(_))
+    }
+}
+
+/// Whether an authority may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    Given,
+    /// It has not answered this host lately, and somebody else asks; whether it is certain that it is out of reach.
+    Withheld {
+        certain: bool,
+    },
 }
 
 pub trait Store: Send + Sync {
@@ -254,10 +292,22 @@ pub trait Store: Send + Sync {
     /// Let go of what is kept for a next question and was not needed lately.
     fn rest(&self) {}
 
-    /// Questions sent since this was asked last, to be counted.
-    fn newly_sent(&self) -> u64 {
-        0
+    /// Let go of what is kept for a next question: there will be none for a while.
+    fn let_go(&self) {}
+
+    /// What has happened since this was asked last, to be counted.
+    fn noticed(&self) -> Noticed {
+        Noticed::default()
     }
+}
+
+/// What a way to a fleet's store has seen since it was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// Questions sent.
+    pub questions: u64,
+    /// Entries whose age the clocks did not agree about.
+    pub clocks_disagreed: u64,
 }
 
 /// What a host knows of a key: the entry that may be served and the marks beside it.
@@ -266,8 +316,16 @@ pub struct Known {
     pub entry: Option<Entry>,
     /// When this host last knew the entry to be the newest.
     pub confirmed_at: Moment,
-    /// The highest version seen, entry or not.
+    /// When everything here was the newest that is vouched for.
+    pub heartbeat: Moment,
+    /// Rung when what is waited for may have come; from before everything else here was read.
+    pub bell: u32,
+    /// Another host mints the key, and will have to until then unless something is heard of it.
+    pub busy_until: Moment,
+    /// The highest version seen of this key, entry or not.
     pub newest: Version,
+    /// The highest version seen of any key.
+    pub highest: Version,
     /// Nothing below it is served.
     pub floor: Version,
     /// A rejection that could not be told to the authority yet.
@@ -399,15 +457,52 @@ pub trait Host: Store + Clock {
     /// Keep a rejection for the next claim (`None`: it was sent).
     fn set_pending_rejection(&self, key: &Key, rejected: Option<Digest>);
 
-    /// Every key that has a place here.
+    /// Every key that has a place here; what was used last comes first.
     fn resident(&self) -> Vec<Key>;
 
     /// The authority has `version` of the key (or only a new floor): nothing older is taken over
     /// or trusted from now on. Whether the key has a place here; nothing happens otherwise.
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool;
 
-    /// Everything here was the newest at `at`; see [`crate::leader`].
-    fn beat(&self, at: Moment);
+    /// Another host mints the key until then, as far as is known; see [`Host::wake`].
+    fn set_busy(&self, key: &Key, until: Moment);
+
+    /// What those who wait for another host's mint wait for may have come: nobody is known to mint the
+    /// key any more, and the bell rings.
+    fn wake(&self, key: &Key);
+
+    /// Everything here was the newest at `at`; see [`crate::leader`]. With where the log had been read to,
+    /// for the next leader.
+    fn beat(&self, at: Moment, anchor: &Anchor);
+
+    /// Where the log was read to when this host's heart last beat.
+    fn anchor(&self) -> Option<Anchor>;
+
+    /// Something may have been missed. From now on a heartbeat vouches only for what has been confirmed since;
+    /// nobody is known to mint anything. What [`Host::settle`] is told.
+    fn doubt(&self) -> u64;
+
+    /// All that was in doubt has been compared.
+    fn settle(&self, doubt: u64);
+
+    /// Whether something is in doubt that nobody has compared yet.
+    fn in_doubt(&self) -> Option<u64>;
+
+    /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
+    /// host, this host stood still and does not know it: everything here comes nearer by as much.
+    /// `continued`: it is the clock that was heard last.
+    fn hear_clock(&self, told: i64, continued: bool);
+
+    /// Whatever it had is that much older.
+    fn stood_still_for(&self, gained: Option<Duration>) {
+        let Some(gained) = gained else { return };
+        self.bring_nearer(gained);
+        self.count(Counter::ClockJumps, 1);
+        ::log::warn!(
+            "the clock of Redis has gone on by {gained:?} more than this host's: this host stood still, or \
+             that clock was set ahead; deadlines have come nearer by as much"
+        );
+    }
 
     /// Become the one process that follows the change log; `None` while another does. Until then
     /// a leader that does not say otherwise keeps it.
@@ -430,13 +525,24 @@ pub trait Host: Store + Clock {
 
     fn counted(&self, counter: Counter) -> u64;
 
+    fn count_noticed(&self, noticed: Noticed) {
+        let counts = [
+            (Counter::RedisCommands, noticed.questions),
+            (Counter::ClocksDisagreed, noticed.clocks_disagreed),
+        ];
+        for (counter, times) in counts.into_iter().filter(|(_, times)| *times > 0) {
+            self.count(counter, times);
+        }
+    }
+
     /// What is counted by family and source.
     fn tally(&self) -> Arc<Tally>;
 
     /// Whether the authority may be asked now. After a few failures in a row the whole host stops
     /// asking for a short, growing time, and then one process probes.
-    fn authority_allowed(&self, now: Moment) -> bool;
+    fn may_ask(&self, now: Moment) -> Leave;
 
-    /// What came of asking. Whether that is news: the first failure, or the first answer after one.
-    fn authority_heard(&self, heard: Heard, now: Moment) -> bool;
+    /// What came of asking at `asked_at`. Whether that is news: the first failure, or the first answer after
+    /// one. While others are answered, who is not is merely slow.
+    fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool;
 }

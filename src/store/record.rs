@@ -25,6 +25,8 @@ pub struct Record {
     pub reject_at: Moment,
     /// The version that was rejected too soon to be dropped: its life does not count as unrejected.
     pub rejected_early: Version,
+    /// A rejection that the fleet's store has not been told of yet.
+    pub pending_rejection: Option<Digest>,
 }
 
 /// A lease and the end of it.
@@ -40,6 +42,8 @@ pub struct Context<'a> {
     pub kind: Kind,
     pub floor: &'a mut Version,
     pub now: Moment,
+    /// See [`Version::latest`].
+    pub latest: Version,
 }
 
 enum Rejection {
@@ -80,7 +84,8 @@ impl Record {
             let (wait, reason) = (at.now.until(self.retry_at), self.reason.clone());
             return Claimed::BackOff { wait, reason };
         }
-        let version = issue(self.stored().max(*at.floor).max(claim.highest_known));
+        let version =
+            issue(self.stored().max(*at.floor).max(claim.highest_known.believed(at.latest)));
         let lease = Lease { secret: claim.secret, version };
         self.lease = Some(Held { lease, until: at.now.plus(claim.lease) });
         Claimed::Lease(lease)
@@ -95,7 +100,7 @@ impl Record {
     }
 
     pub fn commit(&mut self, at: &Context<'_>, lease: &Lease, entry: &Entry) -> Committed {
-        if entry.version < *at.floor {
+        if entry.version < *at.floor || entry.version > at.latest {
             return Committed::Fenced;
         }
         if let Some(decided) = self.against_stored(entry) {
@@ -145,7 +150,7 @@ impl Record {
     }
 
     pub fn restore(&mut self, at: &Context<'_>, entry: &Entry) -> Committed {
-        if entry.version < *at.floor {
+        if entry.version < *at.floor || entry.version > at.latest {
             return Committed::Fenced;
         }
         if let Some(decided) = self.against_stored(entry) {

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::{HostTable, Place, Sizes, genuine, key, open, put, small, temp};
+use super::super::table::Table;
+use super::{HostTable, Place, Sizes, entry, genuine, key, open, put, small, temp};
 use crate::store::Host as _;
 
 fn version(table: &HostTable, name: &str) -> Option<u64> {
@@ -217,6 +218,33 @@ fn a_table_that_cannot_even_begin_says_where_and_what_to_do() {
     };
     assert!(sentence.contains("No space left") && sentence.contains("sharedstate.host.dir"));
     assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 1, "nothing but the folder is left");
+}
+
+/// How many keys of 1,200 bytes a table of the default size holds where the kernel allocates so much at once,
+/// and how many bytes it takes for that.
+fn held_on_pages_of(page: usize) -> (usize, u64) {
+    let dir = temp();
+    let sizes = Sizes::new(16_384, 16 * 1024, 32 << 20);
+    let mut table = Table::open(&Place::new(dir.path(), &["pages"]), sizes, None).unwrap();
+    table.page = page;
+    for n in 0..12_000_u64 {
+        let key = key(&format!("tenant:{n}"));
+        let entry = entry(&key, n + 1, 1200, table.now());
+        let _ = table.edit(&key, true, |record, _| record.entry = Some(entry.clone()));
+    }
+    let held = (0..sizes.slots).filter(|slot| table.key_in(*slot).is_some()).count();
+    (held, table.occupied())
+}
+
+#[test]
+fn on_pages_of_64_kib_a_table_holds_nearly_as_many_keys_and_no_more_memory() {
+    let (small, _) = held_on_pages_of(4096);
+    let (large, occupied) = held_on_pages_of(64 << 10);
+    assert!(
+        large * 10 >= small * 8,
+        "{large} keys on pages of 64 KiB and {small} on those of 4 KiB"
+    );
+    assert!(occupied <= (32 << 20) + (64 << 10), "{occupied} bytes");
 }
 
 #[test]

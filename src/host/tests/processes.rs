@@ -29,7 +29,11 @@ impl Drop for Orphan {
 }
 
 fn spawn(role: &str, dir: &Path) -> Actor {
-    let child = Command::new(std::env::current_exe().unwrap())
+    spawn_by(Command::new(std::env::current_exe().unwrap()), role, dir)
+}
+
+fn spawn_by(mut command: Command, role: &str, dir: &Path) -> Actor {
+    let child = command
         .args(["--exact", "host::tests::child", "--ignored", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
         .env(DIR, dir)
@@ -349,6 +353,20 @@ fn two_processes_of_two_threads_never_have_one_flight_at_once() {
         assert_eq!(actor.hear(), "done");
     }
     assert_eq!(table.look(&key("count")).unwrap().entry.unwrap().version, Version(1200));
+}
+
+/// CLOCK_MONOTONIC, by which rights end, is another one there.
+#[test]
+fn a_process_in_a_time_namespace_of_its_own_has_a_table_of_its_own() {
+    let dir = temp();
+    let table = open(dir.path());
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--time", "--monotonic", "100000", "--fork", "--kill-child", "--"]);
+    unshare.arg(std::env::current_exe().unwrap());
+    let mut actor = spawn_by(unshare, "owner", dir.path());
+    assert_eq!(actor.hear(), "boarded");
+    assert!(board(&table, "crm", Duration::from_secs(9)).is_ok());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use super::super::layout::Slot;
+use super::super::table::latest;
 use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
-use crate::store::{Boarding, Heard, Host as _, Right, Store as _};
+use crate::store::{Boarding, Heard, Host as _, Leave, Right, Store as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Each race showed within a tenth of a second before it was mended.
@@ -51,14 +53,14 @@ fn a_late_thread_of_a_former_owner_cannot_move_the_next_owners_deadline() {
 
 #[test]
 fn a_wall_clock_that_steps_gives_no_running_flight_away() {
-    for seconds in [10, 26 * 365 * 86_400] {
+    for seconds in [10, 26 * 365 * 86_400].map(Duration::from_secs) {
         let dir = temp();
         let (owner, other) = (open(dir.path()), open(dir.path()));
         board(&owner, "crm", Duration::from_secs(4)).unwrap();
-        owner.table().header().timeline.fetch_add(seconds, SeqCst); // as `observe` does
+        owner.table().header().timeline.bring_nearer(seconds);
         assert!(board(&other, "crm", HOUR).is_none());
         std::thread::sleep(Duration::from_millis(40)); // past the grace
-        assert!(board(&other, "crm", HOUR).is_none(), "{seconds} s: two owners, both running");
+        assert!(board(&other, "crm", HOUR).is_none(), "{seconds:?}: two owners, both running");
     }
 }
 
@@ -66,7 +68,7 @@ fn a_wall_clock_that_steps_gives_no_running_flight_away() {
 fn time_does_not_run_backwards_when_the_table_is_replaced() {
     let dir = temp();
     let table = open(dir.path());
-    table.table().header().timeline.fetch_add(3600, SeqCst); // the machine slept for an hour
+    table.table().header().timeline.bring_nearer(HOUR); // the machine slept
     let before = table.now();
     std::fs::remove_dir_all(table.path().parent().unwrap()).unwrap();
     board(&table, "crm", HOUR).unwrap();
@@ -170,15 +172,106 @@ fn after_three_failures_one_process_of_the_host_probes_and_the_others_do_not_ask
     let dir = temp();
     let (one, other) = (open(dir.path()), open(dir.path()));
     for _ in 0..3 {
-        assert!(one.authority_allowed(one.now()));
-        one.authority_heard(Heard::Failure, one.now());
+        assert_eq!(one.may_ask(one.now()), Leave::Given);
+        one.authority_heard(Heard::Refusal, one.now(), one.now());
     }
-    assert!(!one.authority_allowed(one.now()) && !other.authority_allowed(other.now()));
+    let withheld = Leave::Withheld { certain: true };
+    assert_eq!([one.may_ask(one.now()), other.may_ask(other.now())], [withheld; 2]);
     let later = one.now().plus(Duration::from_secs(10));
-    assert!(one.authority_allowed(later));
-    assert!(!other.authority_allowed(later), "two probers");
-    assert!(other.authority_heard(Heard::Answer, later), "news");
-    assert!(one.authority_allowed(later) && other.authority_allowed(later));
+    assert_eq!(one.may_ask(later), Leave::Given);
+    assert_eq!(other.may_ask(later), withheld, "two probers");
+    assert!(other.authority_heard(Heard::Answer, later, later), "news");
+    assert_eq!([one.may_ask(later), other.may_ask(later)], [Leave::Given; 2]);
+}
+
+#[test]
+fn a_key_that_is_being_written_is_resident() {
+    let dir = temp();
+    let (table, other) = (open(dir.path()), open(dir.path()));
+    let crm = key("crm");
+    put(&table, &crm, 1, 300);
+    let done = AtomicBool::new(false);
+    let (mut missing, mut looked) = (0, 0);
+    std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
+        scope.spawn(|| {
+            let mut version = 2;
+            while !done.load(Relaxed) {
+                put(&other, &crm, version, 300);
+                version += 1;
+            }
+        });
+        for_a_while(|_| {
+            looked += 1;
+            missing += usize::from(!table.resident().contains(&crm));
+        });
+    });
+    assert_eq!(missing, 0, "of {looked}");
+}
+
+/// One hit as a request has it that asks no fleet.
+fn hit(table: &HostTable, name: &str) -> bool {
+    let trusted = |timing: &crate::entry::Timing, _, now: crate::clock::Moment| {
+        (now < timing.usable_until).then(|| now.until(timing.usable_until))
+    };
+    table.hit(&key(name), trusted, <[u8]>::len).is_some()
+}
+
+#[test]
+fn the_first_hit_after_the_machine_slept_serves_nothing_that_ran_out() {
+    let dir = temp();
+    let table = open(dir.path());
+    put(&table, &key("crm"), 1, 300);
+    assert!(hit(&table, "crm"));
+    // It slept for two hours: as if the timeline had been there before the last reading.
+    table.table().header().timeline.bring_nearer(HOUR * 2);
+    assert!(!hit(&table, "crm"), "an hour's token was handed out two hours later");
+}
+
+#[test]
+fn a_mark_that_comes_late_is_not_left_on_the_slots_next_key() {
+    let dir = temp();
+    let tables = [open(dir.path()), open(dir.path())];
+    let (crm, done) = (key("crm"), AtomicBool::new(false));
+    // One bucket of 64 slots: "crm" comes and goes, while somebody hears of it all the time.
+    std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                tables[0].hear(&crm, Version(1 << 40), Version(1 << 40));
+            }
+        });
+        let mut wrong = 0;
+        for_a_while(|turn| {
+            put(&tables[1], &crm, 1 << 41, 100);
+            neglect(&tables[1], "crm");
+            let other = key(&format!("crowd {turn}"));
+            put(&tables[1], &other, 5, 100);
+            wrong += usize::from(tables[1].look(&other).is_none_or(|known| known.entry.is_none()));
+        });
+        assert_eq!(wrong, 0, "keys were hidden by another's floor");
+    });
+}
+
+#[test]
+fn a_mark_seen_before_an_eviction_changes_nothing_after_it() {
+    let dir = temp();
+    let host = open(dir.path());
+    put(&host, &key("crm"), 5, 100);
+    let table = host.table();
+    let slot = table.find(&key("crm")).unwrap();
+    // Here the process is stopped, and goes on when the slot is another key's.
+    let [floor, newest] = [|slot: &Slot| slot.floor.seen(), |slot: &Slot| slot.newest.seen()];
+    let seen = (floor(table.map.slot(slot)), newest(table.map.slot(slot)));
+    neglect(&host, "crm");
+    for n in 0..64 {
+        put(&host, &key(&format!("crowd {n}")), 5, 100);
+    }
+    let words = table.map.slot(slot);
+    words.floor.raise(seen.0, Version(900), latest());
+    words.newest.raise(seen.1, Version(900), latest());
+    assert!(!words.floor.set(seen.0, 900));
+    assert_eq!((words.floor.value(), words.newest.value()), (0, 5));
 }
 
 #[test]

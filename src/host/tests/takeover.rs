@@ -38,7 +38,7 @@ fn version(table: &Table, key: &Key) -> Option<u64> {
 }
 
 fn begin<'a>(table: &'a Table, key: &Key) -> Tenure<'a> {
-    Tenure::begin(table, table.bucket_of(key)).unwrap().unwrap()
+    Tenure::begin(table, table.bucket(table.hash(key))).unwrap().unwrap()
 }
 
 /// Past a writer's deadline and the grace that follows it.
@@ -135,7 +135,7 @@ fn a_running_writer_is_not_given_up_on() {
     let crm = key("crm");
     write(other, &crm, 1);
     let tenure = begin(running, &crm);
-    assert!(Tenure::begin(other, other.bucket_of(&crm)).unwrap().is_none());
+    assert!(Tenure::begin(other, other.bucket(other.hash(&crm))).unwrap().is_none());
     let fresh = entry(&crm, 2, 300, running.now());
     let edited = tenure.edit(&crm, true, &mut |record: &mut Record, _: &mut Version| {
         record.entry = Some(fresh.clone());
@@ -153,8 +153,7 @@ fn an_answer_that_was_overtaken_on_its_way_is_not_kept() {
     super::put(&host, &crm, 5, 300);
     let asked = Asked { at: now, reservation: host.reserve(&crm) };
     let (table, _) = host.current();
-    let slot = table.find(&crm).unwrap();
-    table.map.slot(slot).newest.store(7, Relaxed); // somebody heard of version 7 meanwhile
+    table.raise(&crm, |slot| &slot.newest, Version(7)); // somebody heard of version 7 meanwhile
     host.adopt(&crm, &entry(&crm, 6, 300, now), asked).unwrap();
     assert_eq!(version(&table, &crm), Some(5));
     host.adopt(&crm, &entry(&crm, 7, 300, now), asked).unwrap();

@@ -4,8 +4,14 @@ use std::cell::Cell;
 use std::sync::{Arc, Barrier};
 
 use super::*;
+use crate::clock::Clock;
+use crate::flight::{Engine, Outcome, Plan, Step};
+use crate::leader::Leader;
+use crate::redis::log::RedisLog;
 use crate::store::conformance::{RealTime, check};
 use crate::store::faulty::{Fault, FaultyStore};
+use crate::store::log::{ChangeLog as _, Fetched};
+use crate::store::memory::MemoryHost;
 
 #[test]
 fn redis_keeps_the_contract_of_a_store() {
@@ -43,28 +49,31 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
     let server = Server::start();
     let store = server.store();
     let crm = key("crm");
-    let known = Version(8_520_336_000_000_122);
+    // Of half a year ahead, with digits of its own to the last.
+    let round = system::wall().unix_micros() / 1_000_000_000 * 1_000_000_000;
+    let known = Version(round + 15_768_000_000_122);
+    let [minted, floor] = [1, 2].map(|more| (known.0 + more).to_string());
     let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
-    let reply = store.claim(&crm, &ahead, system::monotonic()).unwrap().what;
+    let reply = store.claim(&crm, &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
     let mut admin = server.admin();
     let held: String = admin.ask("GET {sharedstate}:l:t:-:crm");
-    assert_eq!(held, "1:8520336000000123");
-    store.commit(&crm, &lease, &entry(lease.version, "one"), system::monotonic()).unwrap();
+    assert_eq!(held, format!("1:{minted}"));
+    store.commit(&crm, &lease, &entry(lease.version, "one"), now()).unwrap();
     let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
-    assert_eq!(version, "8520336000000123");
-    store.invalidate(&crm, None, system::monotonic()).unwrap();
-    let floor: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
-    assert_eq!(floor, "8520336000000124");
+    assert_eq!(version, minted);
+    store.invalidate(&crm, None, now()).unwrap();
+    let stored: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
+    assert_eq!(stored, floor);
     let issued: String = admin.ask("HGET {sharedstate}:meta issued");
-    assert_eq!(issued, "8520336000000124");
+    assert_eq!(issued, floor);
 }
 
 #[test]
 fn after_flushall_entries_come_back_and_versions_go_on_growing() {
     let server = Server::start();
     let store = server.store();
-    let (crm, now) = (key("crm"), system::monotonic());
+    let (crm, now) = (key("crm"), now());
     let entry = mint(&store, &crm, 1, "one");
     server.admin().tell("FLUSHALL");
     assert!(lease(&store, &key("other"), 2).version > entry.version);
@@ -78,16 +87,16 @@ fn restoring_what_is_there_sends_no_body() {
     let store = server.store();
     let entry = mint(&store, &key("crm"), 1, "one");
     // The first time the script itself must be loaded.
-    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    store.restore(&key("crm"), &entry, now()).unwrap();
     let before = store.commands_sent();
-    store.restore(&key("crm"), &entry, system::monotonic()).unwrap();
+    store.restore(&key("crm"), &entry, now()).unwrap();
     assert_eq!(store.commands_sent() - before, 1);
 }
 
 #[test]
 fn the_log_has_one_line_for_every_commit_and_every_raised_floor() {
     let server = Server::start();
-    let (crm, now) = (key("crm"), system::monotonic());
+    let (crm, now) = (key("crm"), now());
     let store = FaultyStore::new(Arc::new(server.store()));
     let mut admin = server.admin();
     let mut lines = || admin.ask::<u64>("XLEN {sharedstate}:log");
@@ -120,11 +129,11 @@ fn a_row_outlives_its_entry_by_a_day_and_keeps_no_body_of_a_dropped_one() {
     let mut admin = server.admin();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!((86_400 + 3_590..=86_400 + 3_600).contains(&ttl), "{ttl}");
-    store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+    store.invalidate(&key("crm"), None, now()).unwrap();
     assert_eq!(admin.ask::<u64>("HEXISTS {sharedstate}:v:t:-:crm body"), 0);
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!(ttl >= 86_400 + 3_500, "the floor is kept as long: {ttl}");
-    store.invalidate(&key("other"), None, system::monotonic()).unwrap();
+    store.invalidate(&key("other"), None, now()).unwrap();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:other");
     assert!((86_390..=86_400).contains(&ttl), "a floor without an entry for a day: {ttl}");
 }
@@ -139,10 +148,10 @@ fn what_a_newer_release_stored_is_a_miss_and_not_a_crash() {
         server.admin().tell(&format!("HSET {{sharedstate}}:v:t:-:crm body {body}"));
         let lease = lease(&store, &crm, 2);
         assert!(lease.version > stored.version);
-        store.abandon(&crm, &lease, None, system::monotonic()).unwrap();
+        store.abandon(&crm, &lease, None, now()).unwrap();
     }
     let older = Lease { secret: secret(3), version: Version(stored.version.0 - 1) };
-    let late = store.commit(&crm, &older, &entry(older.version, "old"), system::monotonic());
+    let late = store.commit(&crm, &older, &entry(older.version, "old"), now());
     assert_eq!(late.unwrap().what, Committed::Fenced);
     mint(&store, &crm, 4, "two");
     assert_eq!(value(&store, &crm), b"two");
@@ -165,7 +174,7 @@ fn two_hosts_that_race_for_a_key_commit_it_once() {
                     Ok(Claimed::Busy(_)) => thread::yield_now(),
                     Ok(Claimed::Lease(lease)) => {
                         let entry = entry(lease.version, &format!("host {host}"));
-                        let reply = store.commit(&key, &lease, &entry, system::monotonic());
+                        let reply = store.commit(&key, &lease, &entry, now());
                         outcomes.push((round, reply.map(|reply| reply.what)));
                         break;
                     }
@@ -194,15 +203,115 @@ fn two_hosts_that_race_for_a_key_commit_it_once() {
 fn a_commit_that_a_frozen_server_carries_out_late_lives_no_longer_for_it() {
     let (server, crm) = (Server::start(), key("crm"));
     let store = server.store();
-    let claimed = store.claim(&crm, &claim_of(secret(1)), system::monotonic()).unwrap().what;
+    let claimed = store.claim(&crm, &claim_of(secret(1)), now()).unwrap().what;
     let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
     // What remains is counted from here; that the server comes to it later, it can only tell itself.
-    let sent = system::monotonic();
+    let sent = now();
     let entry = entry(lease.version, "one");
     thread::sleep(Duration::from_millis(600));
     store.commit(&crm, &lease, &entry, sent).unwrap();
-    let stored = store.claim(&crm, &claim_of(secret(2)), system::monotonic()).unwrap().what;
+    let stored = store.claim(&crm, &claim_of(secret(2)), now()).unwrap().what;
     let Claimed::Value(stored) = stored else { panic!("{stored:?}") };
     let later = entry.timing.usable_until.millis_until(stored.timing.usable_until);
     assert!((-300..=50).contains(&later), "{later} ms later than it was minted for");
+}
+
+/// What somebody else writes below the prefix, and a bug of ours might.
+const POISON: [&str; 2] = ["9007199254740992", "9000000000000000000"];
+
+#[test]
+fn a_highest_version_that_nobody_can_have_issued_ends_no_key() {
+    for poison in POISON {
+        let server = Server::start();
+        let store = server.store();
+        server.admin().tell(&format!("HSET {{sharedstate}}:meta issued {poison}"));
+        let one = mint(&store, &key("crm"), 1, "one");
+        let newer =
+            Claim { newer_than: one.version, highest_known: one.version, ..claim_of(secret(2)) };
+        let claimed = store.claim(&key("crm"), &newer, now()).unwrap().what;
+        let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
+        assert!(one.version < lease.version && lease.version <= Version::latest(system::wall()));
+        let two = store.commit(&key("crm"), &lease, &entry(lease.version, "two"), now()).unwrap();
+        assert_eq!(two.what, Committed::Accepted);
+        let issued: String = server.admin().ask("HGET {sharedstate}:meta issued");
+        assert_eq!(issued, lease.version.to_string(), "it is mended by the first who asks");
+    }
+}
+
+#[test]
+fn a_row_whose_version_or_floor_nobody_can_have_issued_is_as_good_as_none() {
+    for poison in POISON {
+        for field in ["ver", "floor"] {
+            let server = Server::start();
+            let store = server.store();
+            mint(&store, &key("crm"), 1, "one");
+            server.admin().tell(&format!("HSET {{sharedstate}}:v:t:-:crm {field} {poison}"));
+            let reply = store.claim(&key("crm"), &claim_of(secret(2)), now()).unwrap();
+            assert_eq!(reply.floor, Version::NONE);
+            let log = RedisLog::new(server.config());
+            let fetched = log.fetch(&[key("crm")], now()).unwrap().remove(0);
+            assert_eq!(fetched.floor, Version::NONE);
+            if field == "floor" {
+                assert!(matches!(reply.what, Claimed::Value(_)), "{:?}", reply.what);
+                continue;
+            }
+            assert_eq!(fetched.what, Fetched::Nothing);
+            let Claimed::Lease(lease) = reply.what else { panic!("{:?}", reply.what) };
+            let two = entry(lease.version, "two");
+            let committed = store.commit(&key("crm"), &lease, &two, now()).unwrap();
+            assert_eq!(committed, Reply { floor: Version::NONE, what: Committed::Accepted });
+            assert_eq!(value(&store, &key("crm")), b"two");
+        }
+    }
+}
+
+#[test]
+fn a_lease_whose_version_nobody_can_have_issued_fences_no_commit() {
+    let server = Server::start();
+    let store = server.store();
+    let lease = lease(&store, &key("crm"), 1);
+    server.admin().tell("SET {sharedstate}:l:t:-:crm ff:9007199254740992 PX 60000");
+    let one = entry(lease.version, "one");
+    let committed = store.commit(&key("crm"), &lease, &one, now()).unwrap().what;
+    assert_eq!(committed, Committed::Accepted);
+}
+
+#[test]
+fn hosts_carry_no_floor_that_nobody_can_have_raised_into_a_clean_store() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let log = Arc::new(RedisLog::new(server.config()));
+    let store = Arc::new(server.store());
+    let mut leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+    let engine = Engine::new(host.clone(), Some(store));
+    let mut mints = 0;
+    let mut get = || {
+        let mut step = engine.begin(&key("crm"), &Plan::usual(Clock::now(&*host)));
+        while let Step::Mint(ticket) = step {
+            mints += 1;
+            let minted = entry(Version::NONE, "token");
+            let (value, timing) = (minted.value.to_vec(), minted.timing);
+            step = engine.finish(*ticket, Outcome::Minted { value, timing, detail: Vec::new() });
+        }
+        assert!(matches!(step, Step::Served(_)), "{step:?}");
+        mints
+    };
+    assert_eq!(get(), 1);
+    leader.turn(Duration::from_millis(20));
+    let mut admin = server.admin();
+    for poison in POISON {
+        admin.tell(&format!("XADD {{sharedstate}}:log * key t:-:crm version 0 floor {poison}"));
+        admin.tell(&format!("XADD {{sharedstate}}:log * key t:-:crm version {poison} floor 0"));
+    }
+    for _ in 0..3 {
+        leader.turn(Duration::from_millis(20));
+    }
+    admin.tell("FLUSHALL");
+    for _ in 0..6 {
+        get();
+    }
+    engine.invalidate(&key("crm"), None).unwrap();
+    assert_eq!(get(), 2, "what was minted is served, before and after");
+    let issued: u64 = admin.ask("HGET {sharedstate}:meta issued");
+    assert!(Version(issued) <= Version::latest(system::wall()), "{issued}");
 }

@@ -7,7 +7,7 @@ use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
 use crate::redis::log::{Named, RedisLog};
 use crate::store::Host as _;
-use crate::store::log::{ChangeLog as _, Followed};
+use crate::store::log::{Anchor, Change, ChangeLog as _, Followed, News};
 use crate::store::memory::MemoryHost;
 
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -73,7 +73,7 @@ fn an_invalidation_elsewhere_drops_the_entry_here() {
     mint(&server.store(), &crm, 1, "one");
     follower.turn();
     assert!(follower.version(&crm).is_some());
-    server.store().invalidate(&crm, None, system::monotonic()).unwrap();
+    server.store().invalidate(&crm, None, now()).unwrap();
     follower.turn();
     assert_eq!(follower.version(&crm), None);
 }
@@ -122,35 +122,118 @@ fn a_store_that_lost_everything_gets_back_what_this_host_has() {
     follower.turn();
     follower.turn();
     let claim = claim_of(secret(9));
-    let found = server.store().claim(&crm, &claim, system::monotonic()).unwrap().what;
+    let found = server.store().claim(&crm, &claim, now()).unwrap().what;
     assert!(matches!(&found, Claimed::Value(it) if it.version == entry.version), "{found:?}");
 }
 
 #[test]
-fn a_log_followed_on_a_new_connection_is_a_gap() {
+fn on_a_new_connection_the_log_is_looked_at_and_goes_on_where_its_anchor_stands() {
     let server = Server::start();
     let log = RedisLog::new(server.config());
-    let position = log.last().unwrap();
-    assert!(matches!(log.follow(&position, PATIENCE), Ok(Followed::Lines { .. })));
+    mint(&server.store(), &key("first"), 1, "one");
+    let anchor = log.look(None).unwrap().last;
+    assert!(matches!(log.follow(&anchor, PATIENCE), Ok(Followed::Lines { .. })));
     server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
-    assert!(log.follow(&position, PATIENCE).is_err());
-    assert_eq!(log.follow(&position, PATIENCE), Ok(Followed::Gap));
+    assert!(log.follow(&anchor, PATIENCE).is_err());
+    let missed = mint(&server.store(), &key("second"), 1, "two").version;
+    assert_eq!(log.follow(&anchor, PATIENCE), Ok(Followed::Unknown));
+    let looked = log.look(Some(&anchor)).unwrap();
+    assert!(looked.stands && !looked.continued);
+    let followed = log.follow(&anchor, PATIENCE).unwrap();
+    let Followed::Lines { changes, anchor } = followed else { panic!("{followed:?}") };
+    let news = Some(News { version: missed, floor: Version::NONE });
+    assert_eq!(changes, [Change { key: key("second"), news }]);
+    let looked = log.look(Some(&anchor)).unwrap();
+    assert!(looked.stands && looked.continued && looked.last == anchor);
+}
+
+#[test]
+fn an_anchor_stands_where_its_line_is_and_says_what_it_said() {
+    let server = Server::start();
+    let mut admin = server.admin();
+    let log = RedisLog::new(server.config());
+    let empty = log.look(None).unwrap().last;
+    assert_eq!(empty, Anchor::default());
+    assert!(log.look(Some(&empty)).unwrap().stands, "nothing was ever said");
+    admin.tell("XADD {sharedstate}:log 5000-7 key t:-:crm version 7 floor 0");
+    assert!(log.look(Some(&empty)).unwrap().stands, "nothing was missed on this connection");
+    let newcomer = RedisLog::new(server.config());
+    assert!(!newcomer.look(Some(&empty)).unwrap().stands, "nobody knows what was cut off");
+    let anchor = log.look(Some(&empty)).unwrap().last;
+    assert_eq!(anchor.line, (5000, 7));
+    assert!(newcomer.look(Some(&anchor)).unwrap().stands);
+    for (lost, why) in [
+        ("XTRIM {sharedstate}:log MAXLEN 0", "the line was trimmed"),
+        ("DEL {sharedstate}:log", "the log is gone"),
+        ("FLUSHALL", "everything is gone"),
+    ] {
+        admin.tell("DEL {sharedstate}:log");
+        admin.tell("XADD {sharedstate}:log 5000-7 key t:-:crm version 7 floor 0");
+        assert!(log.look(Some(&anchor)).unwrap().stands);
+        admin.tell(lost);
+        let looked = log.look(Some(&anchor)).unwrap();
+        assert!(!looked.stands && looked.last == Anchor::default(), "{why}");
+    }
+    admin.tell("XADD {sharedstate}:log 5000-7 key t:-:crm version 8 floor 0");
+    let looked = log.look(Some(&anchor)).unwrap();
+    assert!(!looked.stands, "another server said something else at that moment");
+    assert!(looked.last != anchor);
+}
+
+#[test]
+fn a_look_tells_the_servers_clock() {
+    let server = Server::start();
+    let before = system::wall().unix_millis();
+    let told = RedisLog::new(server.config()).look(None).unwrap().clock;
+    assert!((before - 20..=system::wall().unix_millis() + 20).contains(&told), "{told}");
 }
 
 #[test]
 fn lines_come_in_order_and_with_all_digits() {
     let server = Server::start();
     let log = RedisLog::new(server.config());
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     let wanted: Vec<_> = (1..=5)
         .map(|n| {
             (key(&format!("key {n}")), mint(&server.store(), &key(&format!("key {n}")), n, "v"))
         })
         .collect();
-    let followed = log.follow(&position, PATIENCE).unwrap();
+    let followed = log.follow(&anchor, PATIENCE).unwrap();
     let Followed::Lines { changes, .. } = followed else { panic!("{followed:?}") };
-    let heard: Vec<_> = changes.iter().map(|it| (it.key.clone(), it.version)).collect();
+    let heard: Vec<_> =
+        changes.iter().map(|it| (it.key.clone(), it.news.unwrap().version)).collect();
     assert_eq!(heard, wanted.into_iter().map(|(k, e)| (k, e.version)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_line_of_a_later_release_is_passed_over_and_one_that_cannot_be_read_is_asked_about() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let anchor = log.look(None).unwrap().last;
+    let minted = mint(&server.store(), &key("crm"), 1, "one");
+    let mut admin = server.admin();
+    for line in [
+        "key v:-:page:home version 7 floor 0",
+        "key z:0:crm version 7 floor 0 flags 3",
+        "kind clear namespace page",
+        "key t:-:odd version seven floor 0",
+        "key t:-:far version 1 floor 9000000000000000000",
+        "key t:-:more version 7 floor 1 kind later",
+    ] {
+        admin.tell(&format!("XADD {{sharedstate}}:log * {line}"));
+    }
+    let followed = log.follow(&anchor, PATIENCE).unwrap();
+    let Followed::Lines { changes, anchor } = followed else { panic!("{followed:?}") };
+    let news = |version, floor| Some(News { version, floor });
+    let heard = [
+        ("crm", news(minted.version, Version::NONE)),
+        ("odd", None),
+        ("far", None),
+        ("more", news(Version(7), Version(1))),
+    ];
+    assert_eq!(changes, heard.map(|(name, news)| Change { key: key(name), news }));
+    let followed = log.follow(&anchor, PATIENCE).unwrap();
+    assert_eq!(followed, Followed::Lines { changes: Vec::new(), anchor });
 }
 
 #[test]
@@ -178,7 +261,7 @@ fn a_comparison_that_an_acl_denies_is_a_refusal_and_no_foreign_key() {
     let server = Server::start();
     server.admin().tell("ACL SETUSER app on >pw ~* +@all -hmget");
     let log = RedisLog::new(server.tcp("app:pw@", ""));
-    let denied = log.fetch(&[key("crm")], system::monotonic());
+    let denied = log.fetch(&[key("crm")], now());
     assert!(
         matches!(&denied, Err(StoreError::Refused(why)) if why.contains("ACL LOG")),
         "{denied:?}"
@@ -189,27 +272,24 @@ fn a_comparison_that_an_acl_denies_is_a_refusal_and_no_foreign_key() {
 fn a_server_that_was_demoted_is_not_followed_although_it_answers() {
     let server = Server::start();
     let log = RedisLog::new(server.config());
-    let position = log.last().unwrap();
-    assert!(matches!(log.follow(&position, PATIENCE), Ok(Followed::Lines { .. })));
+    let anchor = log.look(None).unwrap().last;
+    assert!(matches!(log.follow(&anchor, PATIENCE), Ok(Followed::Lines { .. })));
     server.admin().tell("REPLICAOF 127.0.0.1 1");
-    thread::sleep(Duration::from_millis(1_100));
-    let followed = log.follow(&position, PATIENCE);
-    assert!(matches!(followed, Ok(Followed::Gap)), "{followed:?}");
-    assert!(matches!(log.last(), Err(StoreError::Refused(_))), "and not caught up with");
+    assert!(matches!(log.look(Some(&anchor)), Err(StoreError::Refused(_))));
+    assert_eq!(log.follow(&anchor, PATIENCE), Ok(Followed::Unknown), "nor on another connection");
 }
 
 #[test]
-fn a_connection_that_was_replaced_between_two_questions_is_a_gap() {
+fn a_connection_that_was_replaced_between_two_questions_is_not_followed() {
     let server = Server::start();
     let log = RedisLog::new(server.config());
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     server.admin().tell("CLIENT KILL TYPE normal SKIPME yes");
-    let now = system::monotonic();
+    let now = now();
     // The first notices, the second is asked on a new one.
     drop(log.fetch(&[key("crm")], now));
     log.fetch(&[key("crm")], now).unwrap();
-    let followed = log.follow(&position, PATIENCE);
-    assert!(matches!(followed, Ok(Followed::Gap)), "{followed:?}");
+    assert_eq!(log.follow(&anchor, PATIENCE), Ok(Followed::Unknown));
 }
 
 #[test]
@@ -219,7 +299,7 @@ fn the_log_names_each_key_once_over_as_many_pages_as_it_takes() {
     assert_eq!(log.named().unwrap().keys, []);
     for n in 1..=3 {
         mint(&store, &key("crm"), n, "one");
-        store.invalidate(&key("crm"), None, system::monotonic()).unwrap();
+        store.invalidate(&key("crm"), None, now()).unwrap();
     }
     mint(&store, &key("a b:{c}"), 9, "two");
     server.admin().tell("XADD {sharedstate}:log * key nonsense version 1 floor 0");

@@ -81,10 +81,10 @@ fn while_sentinels_hang_the_master_is_followed_on() {
     let server = Server::start();
     let set = set_of(vec![sentinel(server.port, &SILENT)]);
     let log = RedisLog::new(reached_by(set, Duration::from_millis(500)));
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     SILENT.store(true, Ordering::SeqCst);
     thread::sleep(LOOK_AGAIN);
-    let followed = log.follow(&position, PATIENCE);
+    let followed = log.follow(&anchor, PATIENCE);
     assert!(matches!(followed, Ok(Followed::Lines { .. })), "{followed:?}");
 }
 
@@ -110,23 +110,23 @@ fn a_connection_that_fell_silent_is_lost_and_no_silence_of_the_server() {
         response_timeout: timeout,
         ..forgetful
     });
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     SILENT.store(true, Ordering::SeqCst);
     thread::sleep(LOOK_AGAIN);
-    let followed = log.follow(&position, PATIENCE);
-    assert!(matches!(followed, Err(StoreError::Unreachable(_))), "{followed:?}");
+    let followed = log.follow(&anchor, PATIENCE);
+    assert!(matches!(followed, Err(StoreError::Lapsed(_))), "{followed:?}");
     SILENT.store(false, Ordering::SeqCst);
-    assert_eq!(log.follow(&position, PATIENCE), Ok(Followed::Gap));
+    assert_eq!(log.follow(&anchor, PATIENCE), Ok(Followed::Unknown));
 }
 
 #[test]
 fn a_master_that_lacks_replicas_is_followed_on() {
     let server = Server::start();
     let log = RedisLog::new(server.config());
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     server.admin().tell("CONFIG SET min-replicas-to-write 1");
-    thread::sleep(LOOK_AGAIN);
-    let followed = log.follow(&position, PATIENCE);
+    assert!(log.look(Some(&anchor)).unwrap().stands);
+    let followed = log.follow(&anchor, PATIENCE);
     assert!(matches!(followed, Ok(Followed::Lines { .. })), "{followed:?}");
 }
 
@@ -139,14 +139,14 @@ fn when_a_name_leads_elsewhere_the_server_that_was_left_is_not_followed_although
         Resolver::asking(|_, _| Ok(vec![([127, 0, 0, 1], PORT.load(Ordering::SeqCst)).into()]));
     let config = patient(RedisConfig::parse("redis://redis.internal").unwrap());
     let log = RedisLog::new(config).resolving(resolver);
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     PORT.store(next.port, Ordering::SeqCst);
-    let give_up = system::monotonic().plus(Duration::from_secs(15));
-    while log.follow(&position, PATIENCE).unwrap() != Followed::Gap {
-        assert!(system::monotonic() < give_up, "it stays with the server that was left");
+    let give_up = now().plus(Duration::from_secs(15));
+    while log.follow(&anchor, PATIENCE).unwrap() != Followed::Unknown {
+        assert!(now() < give_up, "it stays with the server that was left");
     }
-    let position = log.last().unwrap();
+    let anchor = log.look(None).unwrap().last;
     mint(&next.store(), &key("crm"), 1, "one");
-    let heard = log.follow(&position, PATIENCE).unwrap();
+    let heard = log.follow(&anchor, PATIENCE).unwrap();
     assert!(matches!(heard, Followed::Lines { changes, .. } if changes.len() == 1));
 }

@@ -1,11 +1,9 @@
 //! Requests that a server carries out when nobody waits for them any more.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use super::super::testing::patient;
-use super::network::fake_server;
+use super::network::way;
 use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
@@ -20,56 +18,45 @@ const GIVE_UP: Duration = Duration::from_millis(700);
 /// The way to `server`, where whatever has an entry in it arrives late, as in the buffer of a server
 /// that is frozen. Who asks gives up long before.
 fn jammed(server: &Server) -> RedisStore {
-    let port = server.port;
-    let config = fake_server(move |mut near| {
-        let mut far = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let (mut back, mut from) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-        let answers = thread::spawn(move || std::io::copy(&mut from, &mut back));
-        let mut request = [0; 8192];
-        while let Ok(length @ 1..) = near.read(&mut request) {
-            if request[..length].windows(7).any(|word| word == b"\"value\"") {
-                thread::sleep(LATE);
-            }
-            far.write_all(&request[..length]).unwrap();
-        }
-        let _ = far.shutdown(Shutdown::Write);
-        let _ = answers.join();
-    });
-    RedisStore::new(RedisConfig { response_timeout: GIVE_UP, ..patient(config) })
+    let late = |request: &[u8]| match request.windows(7).any(|word| word == b"\"value\"") {
+        true => LATE,
+        false => Duration::ZERO,
+    };
+    RedisStore::new(RedisConfig { response_timeout: GIVE_UP, ..patient(way(server, late)) })
 }
 
 /// Every script that takes an entry is known to the server from then on, and sent once.
-fn server() -> Server {
+pub fn server() -> Server {
     let server = Server::start();
     let store = server.store();
     let known = mint(&store, &key("known"), 1, "one");
-    let restored = store.restore(&key("other"), &known, system::monotonic()).unwrap().what;
+    let restored = store.restore(&key("other"), &known, now()).unwrap().what;
     assert_eq!(restored, Committed::Accepted);
     server
 }
 
 /// How much later than `entry` what is stored by now ends.
-fn later(server: &Server, entry: &Entry) -> i64 {
+pub fn later(server: &Server, entry: &Entry) -> i64 {
     let store = server.store();
-    let end = system::monotonic().plus(Duration::from_secs(20));
+    let end = now().plus(Duration::from_secs(20));
     loop {
         let asked = Claim { newer_than: Version::NONE, ..claim_of(secret(9)) };
-        match store.claim(&key("crm"), &asked, system::monotonic()).unwrap().what {
+        match store.claim(&key("crm"), &asked, now()).unwrap().what {
             Claimed::Value(stored) => {
                 return entry.timing.expires_at.millis_until(stored.timing.expires_at);
             }
             Claimed::Lease(lease) => {
-                store.abandon(&key("crm"), &lease, None, system::monotonic()).unwrap();
+                store.abandon(&key("crm"), &lease, None, now()).unwrap();
             }
             Claimed::Busy(_) | Claimed::BackOff { .. } => {}
         }
-        assert!(system::monotonic() < end, "it never arrived");
+        assert!(now() < end, "it never arrived");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// A clock tick, and some.
-const TICKS: i64 = 100;
+pub const TICKS: i64 = 100;
 
 #[test]
 fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it() {
@@ -77,7 +64,7 @@ fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it(
     let store = jammed(&server);
     let lease = lease(&store, &key("crm"), 1);
     let entry = entry(lease.version, "one");
-    store.commit(&key("crm"), &lease, &entry, system::monotonic()).unwrap_err();
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap_err();
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
@@ -86,7 +73,7 @@ fn a_commit_that_is_carried_out_after_its_minter_gave_up_lives_no_longer_for_it(
 fn an_entry_given_back_to_a_server_that_comes_to_it_late_lives_no_longer_for_it() {
     let server = server();
     let entry = entry(Version(1_700_000_000_000_001), "one");
-    jammed(&server).restore(&key("crm"), &entry, system::monotonic()).unwrap_err();
+    jammed(&server).restore(&key("crm"), &entry, now()).unwrap_err();
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
@@ -95,11 +82,13 @@ fn an_entry_given_back_to_a_server_that_comes_to_it_late_lives_no_longer_for_it(
 fn a_version_ahead_of_the_clock_makes_no_entry_live_shorter() {
     let server = server();
     let store = server.store();
-    let ahead = Claim { highest_known: Version(8_520_336_000_000_122), ..claim_of(secret(1)) };
-    let claimed = store.claim(&key("crm"), &ahead, system::monotonic()).unwrap().what;
+    let half_a_year = 15_768_000_000_000;
+    let known = Version(system::wall().unix_micros() + half_a_year);
+    let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
+    let claimed = store.claim(&key("crm"), &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
     let entry = entry(lease.version, "one");
-    store.commit(&key("crm"), &lease, &entry, system::monotonic()).unwrap();
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap();
     let later = later(&server, &entry);
     assert!((-5_000..TICKS).contains(&later), "{later} ms later than it was minted for");
 }
@@ -116,6 +105,7 @@ fn a_minters_host_keeps_its_own_deadlines_where_redis_has_later_ones() {
     let mut minted = Entry { unsynced: true, ..stored };
     minted.timing.usable_until = minted.timing.usable_until.plus_millis(-90_000);
     minted.timing.expires_at = minted.timing.expires_at.plus_millis(-90_000);
+    host.restore(&key("crm"), &minted, crate::clock::Clock::now(&*host)).unwrap();
     let asked =
         Asked { at: crate::clock::Clock::now(&*host), reservation: host.reserve(&key("crm")) };
     host.adopt(&key("crm"), &minted, asked).unwrap();

@@ -1,5 +1,6 @@
 //! Claims about Redis that the conformance suite cannot make, on real servers and on bad ones.
 
+mod clocks;
 mod data;
 mod follow;
 mod informants;
@@ -13,16 +14,22 @@ use std::time::Duration;
 
 use super::testing::Server;
 use super::*;
-use crate::clock::system;
+use crate::clock::Clock as _;
+use crate::clock::system::ProcessClock;
 use crate::entry::{Fingerprint, Kind, Timing};
 use crate::store::conformance::{claim_of, secret};
+
+/// The host timeline of a process that shares no table.
+fn now() -> Moment {
+    ProcessClock::start().now()
+}
 
 fn key(name: &str) -> Key {
     Key::new(Kind::Token, name.as_bytes(), Fingerprint::default()).unwrap()
 }
 
 fn entry(version: Version, value: &str) -> Entry {
-    let minted_at = system::monotonic();
+    let minted_at = now();
     let after = |s| minted_at.plus(Duration::from_secs(s));
     let timing = Timing {
         minted_at,
@@ -40,7 +47,7 @@ fn entry(version: Version, value: &str) -> Entry {
 }
 
 fn claim(store: &dyn Store, key: &Key, n: u64) -> Result<Claimed, StoreError> {
-    store.claim(key, &claim_of(secret(n)), system::monotonic()).map(|reply| reply.what)
+    store.claim(key, &claim_of(secret(n)), now()).map(|reply| reply.what)
 }
 
 fn lease(store: &dyn Store, key: &Key, n: u64) -> Lease {
@@ -53,7 +60,7 @@ fn lease(store: &dyn Store, key: &Key, n: u64) -> Lease {
 fn mint(store: &dyn Store, key: &Key, n: u64, value: &str) -> Entry {
     let lease = lease(store, key, n);
     let entry = entry(lease.version, value);
-    let reply = store.commit(key, &lease, &entry, system::monotonic()).unwrap();
+    let reply = store.commit(key, &lease, &entry, now()).unwrap();
     assert_eq!(reply.what, Committed::Accepted);
     entry
 }

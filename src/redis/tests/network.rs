@@ -1,7 +1,7 @@
 //! Connecting, deadlines, and servers that die or misbehave.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::super::testing::patient;
@@ -23,11 +23,36 @@ pub(super) fn fake_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> 
     RedisConfig::parse(&format!("redis://127.0.0.1:{port}")).unwrap()
 }
 
+/// A way to `server` on which each request takes as long as `delay` says of it.
+pub(super) fn way(
+    server: &Server,
+    delay: impl Fn(&[u8]) -> Duration + Send + Sync + 'static,
+) -> RedisConfig {
+    let port = server.port;
+    fake_server(move |mut near| {
+        let mut far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut back, mut from) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let answers = thread::spawn(move || std::io::copy(&mut from, &mut back));
+        let mut request = [0; 8192];
+        while let Ok(length @ 1..) = near.read(&mut request) {
+            thread::sleep(delay(&request[..length]));
+            far.write_all(&request[..length]).unwrap();
+        }
+        let _ = far.shutdown(Shutdown::Write);
+        let _ = answers.join();
+    })
+}
+
+/// One on which every request takes so long, however patient who asks.
+pub(super) fn slow_way(server: &Server, delay: Duration) -> RedisStore {
+    RedisStore::new(patient(way(server, move |_| delay)))
+}
+
 /// What an operation ended with, and how long it took.
 pub(super) fn timed<T>(operation: impl FnOnce() -> T) -> (T, Duration) {
-    let started = system::monotonic();
+    let started = now();
     let done = operation();
-    (done, started.until(system::monotonic()))
+    (done, started.until(now()))
 }
 
 pub(super) const SHORT: Duration = Duration::from_millis(150);
@@ -62,7 +87,7 @@ fn what_an_acl_denies_is_a_refusal_that_says_where_to_look() {
     let config = server.tcp("app:pw@", "");
     let (store, log) = (RedisStore::new(config.clone()), RedisLog::new(config));
     let in_a_script = claim(&store, &key("crm"), 1).unwrap_err();
-    let by_itself = log.last().unwrap_err();
+    let by_itself = log.look(None).unwrap_err();
     for error in [&in_a_script, &by_itself] {
         assert!(matches!(error, StoreError::Refused(why) if why.contains("ACL LOG")), "{error:?}");
     }
@@ -163,7 +188,7 @@ fn a_late_reply_never_answers_the_next_question() {
     mint(&store, &key("a"), 1, "of a");
     mint(&store, &key("b"), 2, "of b");
     server.admin().tell("CLIENT PAUSE 1000 ALL");
-    assert!(matches!(claim(&store, &key("a"), 3), Err(StoreError::Unreachable(_))));
+    assert!(matches!(claim(&store, &key("a"), 3), Err(StoreError::Lapsed(_))));
     thread::sleep(Duration::from_millis(1_000));
     assert_eq!(value(&store, &key("b")), b"of b");
 }
@@ -196,13 +221,13 @@ fn a_demoted_master_is_left_for_a_fresh_connection() {
     mint(&store, &key("crm"), 1, "one");
     let mut admin = server.admin();
     admin.tell("REPLICAOF 127.0.0.1 1");
-    let refused = store.invalidate(&key("crm"), None, system::monotonic());
+    let refused = store.invalidate(&key("crm"), None, now());
     assert!(
         matches!(&refused, Err(StoreError::Refused(why)) if why.contains("READONLY")),
         "{refused:?}"
     );
     admin.tell("REPLICAOF NO ONE");
-    assert!(store.invalidate(&key("crm"), None, system::monotonic()).unwrap().what);
+    assert!(store.invalidate(&key("crm"), None, now()).unwrap().what);
 }
 
 #[test]

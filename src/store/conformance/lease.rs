@@ -10,6 +10,7 @@ pub const CLAIMS: Claims = claims![
     a_lease_that_ran_out_goes_to_the_next_under_a_higher_version,
     versions_grow_over_all_keys,
     a_version_lies_above_what_the_caller_has_seen_to_the_last_digit,
+    what_nobody_can_have_issued_is_not_believed_of_a_claimant,
     an_orphan_passes_to_its_successor_at_once_and_its_commit_is_refused,
     a_takeover_finds_what_the_dead_one_committed,
     a_takeover_repeated_is_the_same_lease,
@@ -75,8 +76,7 @@ fn versions_grow_over_all_keys(b: &Bench) {
 }
 
 fn a_version_lies_above_what_the_caller_has_seen_to_the_last_digit(b: &Bench) {
-    // The year 2240 in microseconds: 16 digits, of which a careless float keeps 14.
-    let seen = Version(8_520_336_000_000_123);
+    let seen = b.ahead();
     let lease = b.lease(Claim { highest_known: seen, ..claim_of(secret(1)) });
     assert_eq!(lease.version, seen.next());
     assert_eq!(b.lease_by(1), lease);
@@ -88,6 +88,16 @@ fn a_version_lies_above_what_the_caller_has_seen_to_the_last_digit(b: &Bench) {
     }
     let next = b.lease(Claim { newer_than: entry.version, ..claim_of(secret(2)) });
     assert_eq!(next.version, entry.version.next());
+}
+
+fn what_nobody_can_have_issued_is_not_believed_of_a_claimant(b: &Bench) {
+    for (n, impossible) in (1..).zip(b.impossible()) {
+        let claim = Claim { highest_known: impossible, ..claim_of(secret(n)) };
+        match b.store.claim(&token(&format!("key{n}")), &claim, b.now()).unwrap().what {
+            Claimed::Lease(lease) => assert!(lease.version < b.ahead(), "{}", lease.version),
+            other => panic!("a lease was due, not {other:?}"),
+        }
+    }
 }
 
 fn an_orphan_passes_to_its_successor_at_once_and_its_commit_is_refused(b: &Bench) {

@@ -12,19 +12,24 @@ use super::{
     Claim, Claimed, Committed, Failure, Lease, MAX_BACKOFF, MAX_REASON, Reply, Secret, Store,
 };
 use crate::clock::fake::FakeClock;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Detail, Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
 
 /// How time passes for the store under test.
 pub trait Pace {
     /// What the store is told as `now`.
     fn now(&self) -> Moment;
+    fn wall(&self) -> WallTime;
     fn pass(&self, span: Duration);
 }
 
 impl Pace for FakeClock {
     fn now(&self) -> Moment {
         Clock::now(self)
+    }
+
+    fn wall(&self) -> WallTime {
+        Clock::wall(self)
     }
 
     fn pass(&self, span: Duration) {
@@ -39,7 +44,11 @@ pub struct RealTime;
 #[cfg(any(feature = "host", feature = "redis"))]
 impl Pace for RealTime {
     fn now(&self) -> Moment {
-        crate::clock::system::monotonic()
+        crate::clock::system::ProcessClock::start().now()
+    }
+
+    fn wall(&self) -> WallTime {
+        crate::clock::system::wall()
     }
 
     fn pass(&self, span: Duration) {
@@ -116,6 +125,19 @@ pub fn claim_of(secret: Secret) -> Claim {
 }
 
 impl Bench<'_> {
+    /// One of 16 digits, of which a careless float keeps 14, almost a year ahead: from a host or a server whose
+    /// clock is wrong.
+    fn ahead(&self) -> Version {
+        let latest = Version::latest(self.pace.wall()).0;
+        Version(latest - latest % 1_000_000_000 - 1_000_000_000 + 123)
+    }
+
+    /// Some that nobody can have issued.
+    fn impossible(&self) -> [Version; 4] {
+        let latest = Version::latest(self.pace.wall()).0;
+        [latest + 600_000_000, 1 << 53, 9_000_000_000_000_000_000, u64::MAX].map(Version)
+    }
+
     fn now(&self) -> Moment {
         self.pace.now()
     }

@@ -17,6 +17,7 @@ pub const CLAIMS: Claims = claims![
     restoring_replaces_older_and_never_newer,
     restoring_below_the_floor_is_fenced,
     a_restored_version_is_never_given_again,
+    what_nobody_can_have_issued_is_neither_committed_nor_restored,
 ];
 
 fn a_committed_value_comes_back_whole(b: &Bench) {
@@ -162,11 +163,21 @@ fn restoring_below_the_floor_is_fenced(b: &Bench) {
 
 fn a_restored_version_is_never_given_again(b: &Bench) {
     // Minted by a host whose clock runs ahead, while the store could not be asked.
-    let ahead = Lease { secret: secret(1), version: Version(8_520_336_000_000_123) };
+    let ahead = Lease { secret: secret(1), version: b.ahead() };
     let entry = b.entry(&ahead, "one");
     assert_eq!(b.restore(&entry), Committed::Accepted);
     match b.store.claim(&token("other"), &claim_of(secret(2)), b.now()).unwrap().what {
         Claimed::Lease(lease) => assert!(lease.version > entry.version),
         other => panic!("{other:?}"),
     }
+}
+
+fn what_nobody_can_have_issued_is_neither_committed_nor_restored(b: &Bench) {
+    for impossible in b.impossible() {
+        let lease = Lease { version: impossible, ..b.lease_by(1) };
+        let entry = b.entry(&lease, "poison");
+        assert_eq!(b.commit(&lease, &entry).what, Committed::Fenced);
+        assert_eq!(b.restore(&entry), Committed::Fenced);
+    }
+    assert!(b.minted(1, "one").version < b.ahead());
 }

@@ -13,8 +13,16 @@ fn host() -> MemoryHost {
     MemoryHost::new(Arc::new(FakeClock::at(0)))
 }
 
+/// One in which the key has a place.
+fn placed() -> MemoryHost {
+    let host = host();
+    let (right, _) = board(&host, 1, 0).unwrap();
+    host.leave(&key(), &right);
+    host
+}
+
 fn asked(ms: i64) -> Asked {
-    Asked { at: at(ms), reservation: Reservation(0) }
+    Asked { at: at(ms), reservation: Reservation(1) }
 }
 
 fn key() -> Key {
@@ -74,7 +82,7 @@ fn leaving_wakes_who_waits_and_a_late_waiter_does_not_sleep() {
 
 #[test]
 fn a_host_never_takes_over_what_is_older_than_it_knows_or_below_the_floor() {
-    let host = host();
+    let host = placed();
     let version = || host.look(&key()).unwrap().entry.map(|entry| entry.version.0);
     host.adopt(&key(), &entry(5), asked(1)).unwrap();
     host.adopt(&key(), &entry(4), asked(2)).unwrap();
@@ -89,7 +97,7 @@ fn a_host_never_takes_over_what_is_older_than_it_knows_or_below_the_floor() {
 
 #[test]
 fn an_older_answer_about_the_same_version_does_not_unconfirm_it() {
-    let host = host();
+    let host = placed();
     host.adopt(&key(), &entry(5), asked(10)).unwrap();
     host.adopt(&key(), &entry(5), asked(8)).unwrap();
     host.confirm(&key(), Version(5), at(9));
@@ -100,7 +108,7 @@ fn an_older_answer_about_the_same_version_does_not_unconfirm_it() {
 #[test]
 fn of_two_copies_of_one_version_the_earlier_deadlines_are_kept_and_of_two_files_the_second() {
     for version in [Version(5), Version::FILE] {
-        let host = host();
+        let host = placed();
         let first = Entry { version, ..entry(5) };
         let mut second = first.clone();
         second.timing.usable_until = first.timing.usable_until.plus_millis(9);
@@ -114,7 +122,7 @@ fn of_two_copies_of_one_version_the_earlier_deadlines_are_kept_and_of_two_files_
 
 #[test]
 fn one_process_revalidates_until_its_time_is_up() {
-    let host = host();
+    let host = placed();
     assert!(host.may_revalidate(&key(), at(0), at(50)));
     assert!(!host.may_revalidate(&key(), at(49), at(99)));
     assert!(host.may_revalidate(&key(), at(50), at(100)));
@@ -122,10 +130,61 @@ fn one_process_revalidates_until_its_time_is_up() {
 
 #[test]
 fn a_rejection_is_kept_until_it_was_sent() {
-    let host = host();
+    let host = placed();
     let rejected = Some(Digest::of(b"one"));
     host.set_pending_rejection(&key(), rejected);
     assert_eq!(host.look(&key()).unwrap().pending_rejection, rejected);
     host.set_pending_rejection(&key(), None);
     assert_eq!(host.look(&key()).unwrap().pending_rejection, None);
+}
+
+#[test]
+fn an_answer_is_not_kept_for_a_key_that_made_room_meanwhile() {
+    let host = placed();
+    host.evict(&key());
+    host.adopt(&key(), &entry(5), asked(1)).unwrap();
+    assert_eq!(host.look(&key()), None);
+    host.restore(&key(), &entry(4), at(0)).unwrap();
+    host.adopt(&key(), &entry(5), asked(1)).unwrap();
+    assert_eq!(host.look(&key()).unwrap().entry.unwrap().version, Version(4), "another place");
+}
+
+#[test]
+fn one_process_leads_until_it_is_given_up_on() {
+    let host = host();
+    let first = host.lead(at(10), at(100)).unwrap();
+    assert_eq!(host.lead(at(99), at(200)), None);
+    assert!(host.keep_leading(&first, at(150)));
+    let second = host.lead(at(150), at(300)).unwrap();
+    assert!(!host.keep_leading(&first, at(400)));
+    host.stop_leading(&second);
+    assert!(host.lead(at(151), at(300)).is_some());
+}
+
+#[test]
+fn a_heartbeat_vouches_for_what_was_confirmed_since_the_doubt_and_for_the_rest_until_then() {
+    let clock = Arc::new(FakeClock::at(1_000));
+    let host = MemoryHost::new(clock.clone());
+    let keys = [b"in doubt".as_slice(), b"compared"]
+        .map(|name| Key::new(Kind::Token, name, Fingerprint::default()).unwrap());
+    for key in &keys {
+        host.restore(key, &entry(5), at(0)).unwrap();
+    }
+    let anchor = Anchor::default();
+    host.beat(at(900), &anchor);
+    let confirmed = || keys.each_ref().map(|key| host.look(key).unwrap().confirmed_at);
+    assert_eq!(confirmed(), [at(900), at(900)]);
+    let doubt = host.doubt();
+    clock.advance(Duration::from_millis(50));
+    host.confirm(&keys[1], Version(5), at(1_010));
+    host.beat(at(1_040), &anchor);
+    assert_eq!(confirmed(), [at(900), at(1_040)]);
+    // Another gap, before all was compared: what is still in doubt gains nothing by it.
+    let later = host.doubt();
+    host.beat(at(1_060), &anchor);
+    assert_eq!(confirmed(), [at(900), at(1_010)]);
+    host.settle(doubt);
+    assert_eq!(host.in_doubt(), Some(later), "the first doubt is not the second");
+    host.settle(later);
+    assert_eq!(host.in_doubt(), None);
 }

@@ -1,0 +1,134 @@
+//! Servers whose clocks are wrong, and ways that are slow. A server that took over from one whose clock
+//! was ahead finds instants that lie too far ahead by as much; here they are put there.
+
+use super::late::{TICKS, later};
+use super::network::slow_way;
+use super::*;
+
+const BEHIND: i64 = 300_000;
+
+/// As if the server had been another one, whose clock was ahead of this one's by so many milliseconds.
+fn move_instants(server: &Server, by: i64) {
+    let mut admin = server.admin();
+    for instant in ["m", "r", "u", "x", "s"] {
+        admin.tell(&format!("HINCRBY {{sharedstate}}:v:t:-:crm {instant} {by}"));
+    }
+}
+
+#[test]
+fn an_entry_lives_no_longer_when_a_server_takes_over_whose_clock_is_behind() {
+    let server = Server::start();
+    let minted = mint(&server.store(), &key("crm"), 1, "one");
+    move_instants(&server, BEHIND);
+    let newcomer = server.store();
+    let later = later(&server, &minted);
+    assert!(later < TICKS, "{later} ms later than it was minted for");
+    value(&newcomer, &key("crm"));
+    assert!(newcomer.noticed().clocks_disagreed > 0);
+    assert_eq!(newcomer.noticed().clocks_disagreed, 0, "counted once");
+}
+
+#[test]
+fn an_entry_of_which_nobody_knows_when_it_was_minted_is_not_served() {
+    let server = Server::start();
+    mint(&server.store(), &key("crm"), 1, "one");
+    move_instants(&server, BEHIND);
+    // An earlier release minted it, or a host whose own clock was ahead as well.
+    server.admin().tell("HDEL {sharedstate}:v:t:-:crm w");
+    let store = server.store();
+    let Claimed::Value(entry) = claim(&store, &key("crm"), 2).unwrap() else { panic!() };
+    assert!(!entry.servable(Kind::Token, now()));
+    assert_eq!(store.noticed().clocks_disagreed, 1);
+}
+
+#[test]
+fn a_server_that_is_ahead_ends_an_entry_early_for_who_has_to_ask() {
+    let server = Server::start();
+    let minted = mint(&server.store(), &key("crm"), 1, "one");
+    move_instants(&server, -BEHIND);
+    assert!(later(&server, &minted) < TICKS - BEHIND);
+}
+
+#[test]
+fn who_asks_whether_its_entry_is_the_newest_hears_that_it_ends_earlier() {
+    let server = Server::start();
+    let store = server.store();
+    let minted = mint(&store, &key("crm"), 1, "one");
+    // This host stood still for an hour and does not know it.
+    let mut held = minted.clone();
+    held.timing.usable_until = held.timing.usable_until.plus_millis(3_600_000);
+    held.timing.expires_at = held.timing.expires_at.plus_millis(3_600_000);
+    let Committed::Superseded(stored) = store.restore(&key("crm"), &held, now()).unwrap().what
+    else {
+        panic!("it was confirmed")
+    };
+    assert_eq!(stored.version, minted.version);
+    let late = minted.timing.usable_until.millis_until(stored.timing.usable_until);
+    assert!((-2_000..TICKS).contains(&late), "{late}");
+    assert_eq!(store.restore(&key("crm"), &minted, now()).unwrap().what, Committed::Accepted);
+}
+
+#[test]
+fn a_minter_that_stood_still_while_it_minted_hears_that_its_token_ends_earlier() {
+    let server = Server::start();
+    let store = server.store();
+    let lease = lease(&store, &key("crm"), 1);
+    let mut entry = entry(lease.version, "one");
+    thread::sleep(Duration::from_millis(2_500));
+    // By a clock that did not count the last seconds the mint began just now.
+    entry.timing.minted_at = now();
+    let by = Duration::from_millis(2_500);
+    for deadline in [&mut entry.timing.usable_until, &mut entry.timing.expires_at] {
+        *deadline = deadline.plus(by);
+    }
+    let reply = store.commit(&key("crm"), &lease, &entry, now()).unwrap().what;
+    let Committed::Superseded(stored) = reply else { panic!("{reply:?}") };
+    assert!(stored.timing.usable_until < entry.timing.usable_until.plus_millis(-2_000));
+}
+
+#[test]
+fn a_lease_lasts_no_longer_when_a_server_takes_over_whose_clock_is_behind() {
+    let server = Server::start();
+    let store = server.store();
+    lease(&store, &key("crm"), 1);
+    server.admin().tell("PEXPIRE {sharedstate}:l:t:-:crm 3600000");
+    let Claimed::Busy(left) = claim(&store, &key("crm"), 2).unwrap() else { panic!() };
+    assert!(left <= Duration::from_secs(30), "{left:?}");
+    // Nor one that somebody made without an end.
+    server.admin().tell("PERSIST {sharedstate}:l:t:-:crm");
+    let Claimed::Busy(left) = claim(&store, &key("crm"), 2).unwrap() else { panic!() };
+    assert!(left <= Duration::from_secs(30), "{left:?}");
+}
+
+#[test]
+fn who_has_a_short_lease_leaves_a_longer_one_of_another_host_alone() {
+    let server = Server::start();
+    let store = server.store();
+    lease(&store, &key("crm"), 1); // of 30 s
+    let short = Claim { lease: Duration::from_millis(500), ..claim_of(secret(2)) };
+    let Claimed::Busy(left) = store.claim(&key("crm"), &short, now()).unwrap().what else {
+        panic!()
+    };
+    assert!(left > Duration::from_secs(20), "{left:?}");
+}
+
+#[test]
+fn an_entry_given_back_on_a_slow_way_lives_no_longer_for_it() {
+    let server = super::late::server();
+    let entry = entry(Version(1_700_000_000_000_001), "one");
+    let store = slow_way(&server, Duration::from_millis(240));
+    assert_eq!(store.restore(&key("crm"), &entry, now()).unwrap().what, Committed::Accepted);
+    let later = later(&server, &entry);
+    assert!(later < TICKS, "{later} ms later than it was minted for");
+}
+
+#[test]
+fn a_committed_entry_lives_no_longer_for_a_slow_way() {
+    let server = super::late::server();
+    let store = slow_way(&server, Duration::from_millis(240));
+    let lease = lease(&store, &key("crm"), 1);
+    let entry = entry(lease.version, "one");
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap();
+    let later = later(&server, &entry);
+    assert!(later < TICKS, "{later} ms later than it was minted for");
+}
