@@ -26,6 +26,8 @@ const NAP: Duration = Duration::from_millis(10);
 /// time after twice as long, up to [`ASK_LATEST`].
 const ASK_SOONEST: Duration = Duration::from_millis(25);
 const ASK_LATEST: Duration = Duration::from_millis(200);
+/// Who waits for another host's mint is woken by whoever follows the log; this is for the case that he dies.
+const LONG_NAP: Duration = Duration::from_millis(100);
 /// When a lease is given back, all hosts that waited for it ask within this.
 const COME_BACK_WITHIN: Duration = Duration::from_millis(50);
 /// How often a process that waits for a store that is silent looks whether others have heard of it.
@@ -55,9 +57,11 @@ pub enum Action {
         at_most: Duration,
     },
     Sleep(Duration),
-    /// Another host mints, until then as far as is known: who follows the log wakes who waits.
+    /// Another host mints, until then as far as is known. `followed`: somebody of this host follows the log and
+    /// wakes who waits, so nothing more will be asked for a while.
     SetBusy {
         until: Moment,
+        followed: bool,
     },
     /// May this process be the one that re-validates until then?
     MayRevalidate {
@@ -141,8 +145,9 @@ pub struct Flight {
     silent_since: Option<Moment>,
     /// How often we were told that another host mints.
     told_busy: u32,
-    /// The key's bell as it was before the last claim.
+    /// The key's bell and the heartbeat as they were before the last claim.
     bell: u32,
+    heartbeat: Moment,
 }
 
 /// What a look says to who waits for another host's mint.
@@ -226,6 +231,7 @@ impl Flight {
             silent_since: None,
             told_busy: 0,
             bell: 0,
+            heartbeat: Moment::default(),
         }
     }
 
@@ -288,6 +294,7 @@ impl Flight {
         self.have = None;
         let waiting = known.as_ref().map(Waiting::of);
         if let Some(known) = known {
+            self.heartbeat = known.heartbeat;
             self.newest = self.newest.max(known.newest);
             self.highest = self.highest.max(known.highest);
             self.floor = self.floor.max(known.floor);
@@ -477,7 +484,10 @@ impl Flight {
                 let again = now.plus(jittered(later.min(ASK_LATEST)));
                 self.phase = Phase::Elsewhere { asked: now, again };
                 // A lease runs out at the store's own millisecond.
-                Action::SetBusy { until: now.plus(left).plus_millis(1) }
+                Action::SetBusy {
+                    until: now.plus(left).plus_millis(1),
+                    followed: self.is_followed(now),
+                }
             }
             Claimed::BackOff { wait, reason } => {
                 self.backing_off = Some(wait);
@@ -512,14 +522,18 @@ impl Flight {
             self.phase = Phase::Claiming;
             return Action::Sleep(now.until(again.min(self.plan.wait_until)));
         }
-        let followed = waiting.heartbeat.plus(self.plan.max_staleness / 2) >= now
-            || waiting.heartbeat >= asked;
+        // A line of what was committed since comes after what the heart beat for.
+        let followed = self.is_followed(now) || waiting.heartbeat >= asked;
         if now >= waiting.busy_until || (!followed && now >= again) {
             return self.claim();
         }
         let next = if followed { waiting.busy_until } else { waiting.busy_until.min(again) };
-        let at_most = NAP.min(now.until(next.min(self.plan.wait_until)));
+        let at_most = LONG_NAP.min(now.until(next.min(self.plan.wait_until)));
         Action::Wait { bell: waiting.bell, at_most: at_most.max(Duration::from_millis(1)) }
+    }
+
+    fn is_followed(&self, now: Moment) -> bool {
+        self.heartbeat.plus(self.plan.max_staleness / 2) >= now
     }
 
     /// Nobody can renew it before; the log says when somebody has. Every reader would ask until then.

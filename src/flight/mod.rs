@@ -18,7 +18,9 @@ use crate::keeper::{Charge, Chore, Keeper};
 use crate::leader::Leader;
 use crate::metrics::Counter;
 pub use crate::metrics::tally::MintReason;
-use crate::store::{Asked, Committed, Heard, Host, Leave, Reply, Store, StoreError};
+use crate::store::{
+    Asked, Committed, Heard, Host, Leave, Reply, Right, Store, StoreError, jittered,
+};
 
 /// What to do for a key that must be minted while Redis cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -398,11 +400,11 @@ impl Engine {
                 std::thread::sleep(span);
                 Event::Woke
             }
-            Action::SetBusy { until } => {
+            Action::SetBusy { until, followed } => {
                 host.set_busy(key, until);
                 // Who waits holds no connection: a fleet that is cold has more waiting processes than a server
                 // takes connections.
-                if let Some(fleet) = &self.fleet {
+                if let Some(fleet) = self.fleet.as_ref().filter(|_| followed) {
                     fleet.let_go();
                 }
                 Event::Carried
@@ -475,6 +477,32 @@ impl Engine {
     }
 
     fn ask_fleet<T>(&self, question: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let turn = self.take_turn();
+        let answer = self.ask_in_turn(question);
+        if let Some(turn) = turn {
+            self.host.end_turn(&turn);
+        }
+        answer
+    }
+
+    /// Only a few processes of a host ask at once: of a thousand hosts that are cold a server gets as many questions
+    /// as it can answer in time. `None`: it takes too long, and is done without.
+    fn take_turn(&self) -> Option<Right> {
+        let queued_at = self.host.now();
+        loop {
+            let now = self.host.now();
+            let turn = self.host.take_turn(now.plus(TURN));
+            if turn.is_some() || queued_at.until(now) >= QUEUE {
+                return turn;
+            }
+            std::thread::sleep(jittered(QUEUED));
+        }
+    }
+
+    fn ask_in_turn<T>(
+        &self,
+        question: impl Fn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let asked_at = self.host.now();
         if let Leave::Withheld { certain } = self.host.may_ask(asked_at) {
             let last = self.last_failure.lock().as_ref().map(ToString::to_string);
@@ -500,6 +528,12 @@ impl Engine {
         answer
     }
 }
+
+/// How long a process waits for its turn to ask. Who has one has mostly asked within a millisecond.
+const QUEUE: Duration = Duration::from_millis(500);
+const QUEUED: Duration = Duration::from_millis(2);
+/// A turn takes no longer, unless its holder was stopped.
+const TURN: Duration = Duration::from_secs(3);
 
 /// What an operator should be able to see.
 fn noteworthy(event: &Event) -> Option<Counter> {

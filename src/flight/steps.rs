@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::machine::{Action, Event, Flight};
-use super::{MintReason, Plan};
+use super::machine::{Action, Authority, Event, Flight};
+use super::{FlightError, MintReason, Plan};
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, Timing, Version};
-use crate::store::{Boarding, Claimed, Known, Lease, Reply, Right, Secret};
+use crate::store::{Boarding, Claimed, Known, Lease, Reply, Right, Secret, StoreError};
 
 const NOW: Moment = Moment::from_millis(100_000);
 const MINTED: Version = Version(7);
@@ -152,4 +152,122 @@ fn why_a_mint_was_started_is_told_by_what_the_host_knew_before() {
     let since = Known { floor: MINTED, newest: MINTED.next(), ..gone };
     assert_eq!(reason(since), MintReason::Expired, "there has been one since it was dropped");
     assert_eq!(reason(known), MintReason::Refresh);
+}
+
+/// A claim of a key of which the host has nothing, at `NOW`.
+fn cold() -> Flight {
+    let mut flight = flight();
+    let right = Right { place: 1, generation: 1 };
+    let boarded = Event::Boarded(Ok(Boarding::Mine { right, orphan: None }));
+    for event in [Event::Begin, Event::Looked(None), boarded] {
+        flight.step(event, NOW);
+    }
+    let action = flight.step(Event::Looked(Some(nothing())), NOW);
+    assert!(matches!(action, Action::Claim(Authority::Fleet, _)), "{action:?}");
+    flight
+}
+
+fn nothing() -> Known {
+    Known { entry: None, newest: Version::NONE, highest: Version::NONE, ..due(Duration::ZERO) }
+}
+
+fn failed(error: StoreError) -> Event {
+    Event::Claimed(Err(error))
+}
+
+#[test]
+fn a_host_mints_for_itself_only_after_a_second_question_a_second_later() {
+    let silent = || failed(StoreError::TimedOut("no answer".into()));
+    let not_asked = || failed(StoreError::NotAsked("others hear nothing".into()));
+    let lapsed = || failed(StoreError::Lapsed("the connection".into()));
+    let mut flight = cold();
+    let mut now = NOW;
+    for event in [silent(), silent(), not_asked(), lapsed(), not_asked()] {
+        let action = flight.step(event, now);
+        assert!(matches!(action, Action::Sleep(_)), "{action:?}");
+        now = now.plus_millis(240);
+        let action = flight.step(Event::Woke, now);
+        assert!(matches!(action, Action::Claim(Authority::Fleet, _)), "{action:?}");
+    }
+    // A second has passed, and nobody has asked again since.
+    let action = flight.step(not_asked(), now);
+    assert!(matches!(action, Action::Sleep(_)), "{action:?}");
+    flight.step(Event::Woke, now);
+    let action = flight.step(silent(), now);
+    assert!(matches!(action, Action::Claim(Authority::Host, _)), "{action:?}");
+}
+
+#[test]
+fn a_host_mints_for_itself_at_once_where_the_store_refuses_or_is_known_to_be_gone() {
+    for error in [StoreError::Unreachable("refused".into()), StoreError::Refused("OOM".into())] {
+        let action = cold().step(failed(error), NOW);
+        assert!(matches!(action, Action::Claim(Authority::Host, _)), "{action:?}");
+    }
+}
+
+#[test]
+fn nobody_waits_past_the_budget_for_a_store_that_is_silent() {
+    let mut flight = cold();
+    let silent = || failed(StoreError::TimedOut("no answer".into()));
+    let action = flight.step(silent(), NOW);
+    assert!(matches!(action, Action::Sleep(_)), "{action:?}");
+    let end = NOW.plus_millis(6_000);
+    flight.step(Event::Woke, end);
+    let action = flight.step(failed(StoreError::NotAsked("a moment".into())), end);
+    assert!(matches!(action, Action::Done(Err(FlightError::WaitTimeout))), "{action:?}");
+}
+
+/// What is waited for while another host mints: the heartbeat and the bell are as given.
+fn waits(flight: &mut Flight, heartbeat: Moment, bell: u32, now: Moment) -> Action {
+    let busy_until = NOW.plus_millis(4_001);
+    let known = Known { heartbeat, bell, busy_until, ..nothing() };
+    flight.step(Event::Looked(Some(known)), now)
+}
+
+fn told_busy() -> Flight {
+    let mut flight = cold();
+    let busy = claimed(Version::NONE, Claimed::Busy(Duration::from_secs(4)));
+    let action = flight.step(busy, NOW);
+    let Action::SetBusy { until, followed: false } = action else { panic!("{action:?}") };
+    assert_eq!(until, NOW.plus_millis(4_001));
+    assert!(matches!(flight.step(Event::Carried, NOW), Action::Look));
+    flight
+}
+
+#[test]
+fn while_somebody_follows_the_log_who_waits_asks_again_when_the_lease_is_over() {
+    let mut flight = told_busy();
+    for ms in (0..4_000).step_by(100) {
+        let now = NOW.plus_millis(ms);
+        let action = waits(&mut flight, now, 0, now);
+        assert!(matches!(action, Action::Wait { .. }), "after {ms} ms {action:?}");
+        flight.step(Event::Woke, now);
+    }
+    let over = NOW.plus_millis(4_001);
+    let action = waits(&mut flight, over, 0, over);
+    assert!(matches!(action, Action::Claim(..)), "{action:?}");
+}
+
+#[test]
+fn a_heartbeat_from_after_the_question_is_as_good_as_a_fresh_one() {
+    let mut flight = told_busy();
+    let now = NOW.plus_millis(3_000);
+    assert!(matches!(waits(&mut flight, NOW.plus_millis(10), 0, now), Action::Wait { .. }));
+    assert!(matches!(waits(&mut flight, NOW.plus_millis(-10), 0, now), Action::Claim(..)));
+}
+
+#[test]
+fn a_bell_that_rang_for_nothing_means_that_the_lease_is_free_and_hosts_come_back_one_by_one() {
+    let mut flight = told_busy();
+    let action = waits(&mut flight, NOW, 1, NOW);
+    let Action::Sleep(span) = action else { panic!("{action:?}") };
+    assert!(span <= Duration::from_millis(50));
+    assert!(matches!(flight.step(Event::Woke, NOW.plus(span)), Action::Claim(..)));
+}
+
+#[test]
+fn what_another_host_brought_is_served_when_it_is_here() {
+    let mut flight = told_busy();
+    let action = flight.step(Event::Looked(Some(due(Duration::ZERO))), NOW);
+    assert!(matches!(action, Action::Done(Ok(_))), "{action:?}");
 }

@@ -33,6 +33,9 @@ pub const SMALL: usize = 1536;
 pub const OVERHEAD: usize = 2048;
 pub const BUFFERS: usize = 6;
 pub const COUNTERS: usize = 64;
+/// How many processes of a host ask the authority at once. A thousand hosts that are cold at once want
+/// answers to as many questions as they have workers, and a server takes 10,000 connections.
+pub const ASKERS: usize = 4;
 /// How many evicted keys are remembered; one more takes the place of another.
 pub const EVICTED: usize = 256;
 
@@ -73,7 +76,9 @@ pub struct Header {
     /// [`crate::store::log::Anchor`]: milliseconds, number and digest. Leaders; of two that write at once
     /// nothing is left that stands.
     pub anchor: [AtomicU64; 3],
-    _reserved: [AtomicU64; 29],
+    /// The right to ask the authority, for a few processes at a time: [`RightWord`].
+    pub askers: [AtomicU64; ASKERS],
+    _reserved: [AtomicU64; 29 - ASKERS],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero

@@ -678,6 +678,24 @@ impl Host for HostTable {
         Leave::Withheld { certain: breaker.certain }
     }
 
+    fn take_turn(&self, until: Moment) -> Option<Right> {
+        let (table, serial) = self.current();
+        let (alive, now) = (system::monotonic(), table.now());
+        let until = alive.plus(now.until(until));
+        table.header().askers.iter().enumerate().find_map(|(place, word)| {
+            let taken = table.rights.take(Space::Ask, place, word, alive, until);
+            let generation = taken.ok().flatten()?;
+            Some(Right { place: u64::from(serial) << 32 | place as u64, generation })
+        })
+    }
+
+    fn end_turn(&self, turn: &Right) {
+        if let Some((table, place)) = self.held(turn) {
+            let word = &table.header().askers[place];
+            table.rights.give_back(Space::Ask, place, word, turn.generation);
+        }
+    }
+
     fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool {
         let table = self.table();
         let header = table.header();

@@ -24,6 +24,7 @@ pub enum Space {
     Flight,
     Write,
     Lead,
+    Ask,
 }
 
 impl Space {
@@ -33,6 +34,7 @@ impl Space {
             Self::Flight => 1 << 62,
             Self::Write => 1 << 61,
             Self::Lead => 1 << 60,
+            Self::Ask => 1 << 59,
         };
         base + ((place as i64) << 24) + i64::from(generation)
     }
@@ -107,7 +109,7 @@ impl Rights {
         // A flight's next owner gets a generation of its own: what a late thread of ours still does
         // in our name must not touch it.
         match space {
-            Space::Write | Space::Lead => {
+            Space::Write | Space::Lead | Space::Ask => {
                 Self::extend(word, generation, Uptime::default());
             }
             Space::Flight => {

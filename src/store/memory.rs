@@ -52,6 +52,8 @@ struct State {
     /// The term of the leader and when it may be given up on.
     term: Right,
     led_until: Moment,
+    /// When each turn to ask is over that was taken.
+    turns: [Moment; Self::TURNS],
     slots: HashMap<Box<[u8]>, Slot>,
     /// Slots made so far.
     made: u64,
@@ -95,6 +97,7 @@ impl Default for State {
             anchor: None,
             term: Right { place: 0, generation: 0 },
             led_until: Moment::default(),
+            turns: [Moment::default(); Self::TURNS],
             slots: HashMap::new(),
             made: 0,
         }
@@ -102,6 +105,9 @@ impl Default for State {
 }
 
 impl State {
+    /// As many processes ask at once.
+    const TURNS: usize = 4;
+
     fn slot(&mut self, key: &Key) -> &mut Slot {
         let made = &mut self.made;
         self.slots.entry(key.bytes().into()).or_insert_with(|| {
@@ -538,6 +544,21 @@ impl Host for MemoryHost {
                 Leave::Given
             }
             None => Leave::Withheld { certain: state.breaker.certain },
+        }
+    }
+
+    fn take_turn(&self, until: Moment) -> Option<Right> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let place = state.turns.iter().position(|over| *over <= now)?;
+        state.turns[place] = until;
+        Some(Right { place: place as u64, generation: 0 })
+    }
+
+    fn end_turn(&self, turn: &Right) {
+        let mut state = self.state.lock();
+        if let Some(over) = state.turns.get_mut(turn.place as usize) {
+            *over = Moment::default();
         }
     }
 

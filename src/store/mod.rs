@@ -542,6 +542,12 @@ pub trait Host: Store + Clock {
     /// asking for a short, growing time, and then one process probes.
     fn may_ask(&self, now: Moment) -> Leave;
 
+    /// A turn to ask the authority, for a few processes of the host at a time; `None`: all are taken. A turn
+    /// that is not ended is over then.
+    fn take_turn(&self, until: Moment) -> Option<Right>;
+
+    fn end_turn(&self, turn: &Right);
+
     /// What came of asking at `asked_at`. Whether that is news: the first failure, or the first answer after
     /// one. While others are answered, who is not is merely slow.
     fn authority_heard(&self, heard: Heard, asked_at: Moment, now: Moment) -> bool;

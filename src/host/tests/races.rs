@@ -275,6 +275,47 @@ fn a_mark_seen_before_an_eviction_changes_nothing_after_it() {
 }
 
 #[test]
+fn at_most_four_processes_of_a_host_ask_at_once() {
+    let dir = temp();
+    let tables: Vec<HostTable> = (0..5).map(|_| open(dir.path())).collect();
+    let soon = tables[0].now().plus(HOUR);
+    let turns: Vec<_> = tables.iter().map(|table| table.take_turn(soon)).collect();
+    assert!(turns[..4].iter().all(Option::is_some) && turns[4].is_none());
+    tables[2].end_turn(&turns[2].unwrap());
+    let turn = tables[4].take_turn(tables[4].now().plus(Duration::from_millis(30)));
+    assert!(turn.is_some());
+    // One that was stopped is given up on when its turn is over, and ends nobody else's.
+    let mut next = None;
+    while next.is_none() {
+        next = tables[0].take_turn(soon);
+    }
+    tables[4].end_turn(&turn.unwrap());
+    assert_eq!(tables[4].take_turn(soon), None);
+    // One that died gives it back.
+    let mut tables = tables;
+    drop(tables.remove(3));
+    assert!(tables[0].take_turn(soon).is_some());
+}
+
+#[test]
+fn while_others_are_answered_who_is_not_is_merely_slow() {
+    let dir = temp();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    let asked = one.now();
+    other.authority_heard(Heard::Answer, asked, asked.plus_millis(10));
+    let late = asked.plus_millis(250);
+    assert!(!one.authority_heard(Heard::Silence, asked, late), "no news");
+    assert_eq!(one.may_ask(late), Leave::Given);
+    // Nobody was answered since the next question.
+    assert!(one.authority_heard(Heard::Silence, late, late.plus_millis(250)));
+    assert_eq!(other.may_ask(late.plus_millis(251)), Leave::Withheld { certain: false });
+    let sure = late.plus_millis(1_250);
+    assert_eq!(other.may_ask(sure), Leave::Given, "it probes");
+    other.authority_heard(Heard::Silence, sure, sure.plus_millis(250));
+    assert_eq!(one.may_ask(sure.plus_millis(251)), Leave::Withheld { certain: true });
+}
+
+#[test]
 fn one_process_leads_and_a_replaced_table_must_be_led_anew() {
     let dir = temp();
     let (one, other) = (open(dir.path()), open(dir.path()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::system::ProcessClock;
+use crate::flight::{Engine, FlightError, Plan, Step};
 use crate::leader::Leader;
 use crate::redis::log::{Named, RedisLog};
 use crate::store::Host as _;
@@ -321,4 +322,80 @@ fn a_log_that_was_cut_says_since_when_it_is_whole() {
     }
     let named = RedisLog::new(server.config()).named().unwrap();
     assert_eq!((named.keys.len(), named.cut_at), (2, Some(5000)));
+}
+
+/// How many questions a host has sent that waits for two seconds for what another mints.
+fn asked_in_two_seconds(
+    server: &Server,
+    engine: &Engine,
+    host: &MemoryHost,
+    store: &RedisStore,
+) -> u64 {
+    let minter = server.store();
+    lease(&minter, &key("crm"), 1);
+    let now = crate::clock::Clock::now(host);
+    let plan = Plan { wait_until: now.plus(Duration::from_secs(2)), ..Plan::usual(now) };
+    let before = store.commands_sent();
+    let Step::Failed(FlightError::WaitTimeout) = engine.begin(&key("crm"), &plan) else {
+        panic!("the other host mints all the while")
+    };
+    store.commands_sent() - before
+}
+
+#[test]
+fn a_host_that_waits_for_anothers_mint_asks_now_and_then() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let store = Arc::new(server.store());
+    let engine = Engine::new(host.clone(), Some(store.clone()));
+    let asked = asked_in_two_seconds(&server, &engine, &host, &store);
+    assert!((5..=16).contains(&asked), "{asked} questions");
+}
+
+#[test]
+fn a_host_that_waits_for_anothers_mint_asks_once_while_its_leader_follows() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let store = Arc::new(server.store());
+    let log = Arc::new(RedisLog::new(server.config()));
+    let leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+    let engine = Engine::following(host.clone(), store.clone(), leader);
+    // So that its leader follows.
+    engine.invalidate(&key("something"), None).unwrap();
+    let given_up = crate::clock::Clock::now(&*host).plus(Duration::from_secs(20));
+    while host.health().heartbeat == Moment::default() {
+        assert!(crate::clock::Clock::now(&*host) < given_up, "nobody follows the log");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(asked_in_two_seconds(&server, &engine, &host, &store), 1);
+    engine.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn who_waits_is_served_what_another_host_commits_without_asking_again() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let store = Arc::new(server.store());
+    let log = Arc::new(RedisLog::new(server.config()));
+    let leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
+    let engine = Engine::following(host.clone(), store.clone(), leader);
+    let minter = server.store();
+    let lease = lease(&minter, &key("crm"), 1);
+    let served = thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let now = crate::clock::Clock::now(&*host);
+            engine.begin(
+                &key("crm"),
+                &Plan { wait_until: now.plus(Duration::from_secs(20)), ..Plan::usual(now) },
+            )
+        });
+        thread::sleep(Duration::from_millis(700));
+        minter.commit(&key("crm"), &lease, &entry(lease.version, "one"), now()).unwrap();
+        waits.join().unwrap()
+    });
+    let Step::Served(served) = served else { panic!("{served:?}") };
+    assert_eq!(&*served.entry.value, b"one");
+    // The first claims came before its leader followed.
+    assert!(store.commands_sent() <= 6, "{} questions", store.commands_sent());
+    engine.stop(Duration::from_secs(5));
 }
