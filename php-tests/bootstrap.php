@@ -7,6 +7,7 @@
  *   POLYFILL          apcu or array: the suite `api` on the PHP polyfill of stubs/ with that store. With
  *                     --exclude-group extension, and for array --exclude-group extension,processes
  *   BRICK_MATH        the autoloader of brick/math for it; Debian's if not set
+ *   TEST_FOLDER       where tests make their folders; in memory if not set
  *   PHP, PHP_FPM      the binaries; this one and its php-fpm if not set
  *   FULL=1            the run times and repeats that the acceptance list names (CI); shorter ones otherwise
  */

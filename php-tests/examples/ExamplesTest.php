@@ -157,7 +157,7 @@ final class ExamplesTest extends TestCase
         $shop = $this->shop();
         $this->crm->stop();
         self::assertSame("Please come back in a minute.\n", $shop->get('index.php', [])[0]);
-        self::assertStringContainsString('the CRM cannot be reached', $this->fpm->logged());
+        $this->until('the log', fn (): bool => str_contains($this->fpm->logged(), 'the CRM cannot be reached'));
     }
 
     public function test_two_workers_share_each_renewal_and_end_well_when_told(): void

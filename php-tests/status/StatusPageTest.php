@@ -359,9 +359,10 @@ final class StatusPageTest extends TestCase
         $hits = static fn (): int => (int) strtr($browser->text('[data-counter=token_cache_hits] b'), [',' => '']);
         $before = $hits();
         $this->read($host, ['crm'], 5.0);
-        self::assertGreaterThan($before + 100, $hits());
+        // It looks every two seconds; on a busy machine the browser is late, and so are the readers.
+        $this->until('the numbers move', static fn (): bool => $hits() > $before + 50);
         self::assertMatchesRegularExpression('~^\d[\d,.]*\s*/s~', str_replace("\n", ' ', $browser->text('[data-tile=hits] p')));
-        self::assertGreaterThan(2, $browser->run('return document.querySelector("[data-tile=hits] polyline").points.length'));
+        $this->until('the line grows', static fn (): bool => $browser->run('return document.querySelector("[data-tile=hits] polyline").points.length') > 2);
         self::assertSame('on', $browser->run('return document.querySelector("#live").className'));
         self::assertSame([], $browser->console());
 
@@ -450,15 +451,16 @@ final class StatusPageTest extends TestCase
         $this->get($host, 'rates.php', []);
         $this->tokenOf($host, 'crm', ['fingerprint' => ['scope' => 'write']]);
         $this->read($host, $names, $keep === null ? 5.0 : 100.0);
+        $rows = static fn (): int => count($browser->run('return [...document.querySelectorAll("#names tbody tr")].map(row => row.className)'));
+        $this->until('all names', static fn (): bool => $rows() === 9);
         self::assertSame('All well', $browser->text('#verdict h1'));
-        self::assertCount(9, $browser->run('return [...document.querySelectorAll("#names tbody tr")].map(row => row.className)'));
         $this->portray($browser, 'load', $keep);
 
         $redis->stop();
         $this->read($host, [...$names, 'crm:new'], $keep === null ? 5.0 : 40.0);
-        self::assertStringStartsWith('Redis cannot be asked since', $browser->text('#verdict h1'));
+        $this->until('the verdict', static fn (): bool => str_starts_with($browser->text('#verdict h1'), 'Redis cannot be asked since'));
         self::assertSame('verdict warn', $browser->run('return document.querySelector("#verdict").className'));
-        self::assertGreaterThan(0, (int) strtr($browser->text('[data-counter=served_degraded] b'), [',' => '']));
+        $this->until('the count', static fn (): bool => (int) strtr($browser->text('[data-counter=served_degraded] b'), [',' => '']) > 0);
         $this->portray($browser, 'degraded', $keep);
         self::assertSame([], $browser->console());
     }

@@ -31,7 +31,7 @@ final class RedisCluster
             [$certificate, $key] = $authority->sign('administrator');
             $tls = "--tls --cacert {$authority->certificate()} --cert $certificate --key $key";
         }
-        exec("redis-cli $tls --cluster create $addresses --cluster-replicas 1 --cluster-yes 2>&1", $said, $status);
+        exec("timeout 30 redis-cli $tls --cluster create $addresses --cluster-replicas 1 --cluster-yes 2>&1", $said, $status);
         if ($status !== 0) {
             throw new RuntimeException('no cluster: ' . implode("\n", $said));
         }

@@ -53,15 +53,27 @@ final class RedisServer
         return 'unix://' . $this->socket();
     }
 
-    /** A port that nobody listened on a moment ago, and that no connection gets by itself: those are from 32768 on. */
+    /**
+     * A port that nobody listened on a moment ago, and that no connection gets by itself: those are from 32768 on.
+     * Until this process ends, no other that asks here gets it: tests run side by side.
+     */
     public static function freePort(): int
     {
         static $given = [];
+        $folder = sys_get_temp_dir() . '/sharedstate-test-ports-' . posix_geteuid();
+        @mkdir($folder, 0700);
         do {
             $port = random_int(10_000, 32_000);
-            $server = isset($given[$port]) ? false : @stream_socket_server("tcp://127.0.0.1:$port");
-        } while ($server === false);
-        return $given[$port] = $port;
+            if (isset($given[$port])) {
+                continue;
+            }
+            // "e": no server of a test inherits it.
+            $lock = fopen("$folder/$port", 'ce');
+            if ($lock !== false && flock($lock, LOCK_EX | LOCK_NB) && @stream_socket_server("tcp://127.0.0.1:$port")) {
+                $given[$port] = $lock;
+                return $port;
+            }
+        } while (true);
     }
 
     public function kill(): void

@@ -33,31 +33,44 @@ impl Server {
 
     /// With `password` for the default user; `options` as on the command line.
     pub fn start_with(options: &[&str], password: Option<&str>) -> Self {
-        Self::listening_on(free_port(), options, password)
+        Self::listening(password, |port| {
+            let port = format!("--port {port}");
+            port.split_whitespace().chain(options.iter().copied()).map(str::to_owned).collect()
+        })
     }
 
     /// With TLS on its port, as `identity`; asks clients for a certificate of the authority.
     pub fn start_tls(authority: &Authority, identity: &Identity) -> Self {
-        let (port, ca) = (free_port(), authority.certificate());
-        let arguments = format!(
-            "--port 0 --tls-port {port} --tls-auth-clients yes --tls-ca-cert-file {} \
-             --tls-cert-file {} --tls-key-file {}",
-            ca.display(),
-            identity.0.display(),
-            identity.1.display()
-        );
-        let arguments: Vec<_> = arguments.split_whitespace().collect();
-        Self::listening_on(port, &arguments, None)
+        let ca = authority.certificate();
+        Self::listening(None, |port| {
+            let arguments = format!(
+                "--port 0 --tls-port {port} --tls-auth-clients yes --tls-ca-cert-file {} \
+                 --tls-cert-file {} --tls-key-file {}",
+                ca.display(),
+                identity.0.display(),
+                identity.1.display()
+            );
+            arguments.split_whitespace().map(str::to_owned).collect()
+        })
     }
 
-    fn listening_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
+    /// On a port of which `options` make arguments; on another one where somebody took it meanwhile.
+    fn listening(password: Option<&str>, options: impl Fn(u16) -> Vec<String>) -> Self {
+        let tried = (0..5).find_map(|_| {
+            let port = free_port();
+            Self::listening_on(port, &options(port), password)
+        });
+        tried.unwrap_or_else(|| panic!("redis-server ends at once, or does not answer"))
+    }
+
+    fn listening_on(port: u16, options: &[String], password: Option<&str>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut command =
             Command::new(std::env::var("REDIS_SERVER").unwrap_or("redis-server".into()));
         command
             .current_dir(&folder)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--enable-debug-command", "yes", "--port", &port.to_string()])
+            .args(["--enable-debug-command", "yes"])
             .args(["--unixsocket", "redis.sock"])
             .args(options)
             .stdout(Stdio::null());
@@ -67,14 +80,15 @@ impl Server {
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("redis-server does not start ({error}): apt-get install redis-server")
         });
-        let server = Self { child, folder, port, password: password.map(str::to_owned) };
-        for _ in 0..500 {
+        let mut server = Self { child, folder, port, password: password.map(str::to_owned) };
+        let give_up = system::monotonic().plus(PATIENT * 2);
+        while system::monotonic() < give_up && !matches!(server.child.try_wait(), Ok(Some(_))) {
             if server.store().ping().is_ok() {
-                return server;
+                return Some(server);
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server did not answer within five seconds");
+        None
     }
 
     pub fn socket(&self) -> PathBuf {

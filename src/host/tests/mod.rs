@@ -9,6 +9,7 @@ mod takeover;
 mod tally;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{HostTable, Place, Sizes};
@@ -19,6 +20,15 @@ use crate::store::conformance::{RealTime, check};
 
 pub fn temp() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("sharedstate-test-").tempdir_in("/dev/shm").unwrap()
+}
+
+/// Threads that run until the flag is set end with it, also when an assertion beside them fails.
+pub struct SetWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One bucket: every key competes with every other.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{HostTable, entry, genuine, key, open, put, temp};
+use super::{HostTable, SetWhenDropped, entry, genuine, key, open, put, temp};
 use crate::clock::Clock as _;
 use crate::entry::{Key, Version};
 use crate::metrics::Counter;
@@ -16,6 +16,17 @@ const DIR: &str = "SHAREDSTATE_TEST_DIR";
 
 /// A child in a role, killed when dropped.
 struct Actor(Child);
+
+/// A process that is nobody's child any more, killed when dropped.
+struct Orphan(i32);
+
+impl Drop for Orphan {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: a signal to a process that the test alone knows of, and that lives until then.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}
 
 fn spawn(role: &str, dir: &Path) -> Actor {
     spawn_by(Command::new(std::env::current_exe().unwrap()), role, dir)
@@ -217,6 +228,7 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
             }
             reads
         });
+        let all_killed = SetWhenDropped(&done);
         for kill in 0..2000_u64 {
             let mut actor = spawn("busy", dir.path());
             assert_eq!(actor.hear(), "ready");
@@ -234,7 +246,7 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
                 table.leave(&key, &right);
             }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(all_killed);
         reader.join().unwrap()
     });
     assert!(reads > 100_000, "only {reads} reads");
@@ -363,14 +375,14 @@ fn a_forked_child_keeps_none_of_its_parents_rights_alive() {
     let dir = temp();
     let table = open(dir.path());
     let mut actor = spawn("forker", dir.path());
-    let child: i32 = actor.hear().parse().unwrap();
+    let child = Orphan(actor.hear().parse().unwrap());
     let hour = Duration::from_secs(3600);
     assert!(board(&table, "crm", hour).is_err());
     actor.kill();
     // SAFETY: signal 0 only asks whether the process exists.
-    assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child must outlive its parent here");
-    let mine = board(&table, "crm", hour);
-    // SAFETY: the grandchild is ours alone.
-    unsafe { libc::kill(child, libc::SIGKILL) };
-    assert!(mine.is_ok(), "the forked child kept the flight of its dead parent");
+    assert_eq!(unsafe { libc::kill(child.0, 0) }, 0, "the child must outlive its parent here");
+    assert!(
+        board(&table, "crm", hour).is_ok(),
+        "the forked child kept the flight of its dead parent"
+    );
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::layout::Slot;
 use super::super::table::latest;
-use super::{HostTable, entry, key, open, put, temp};
+use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::Version;
 use crate::store::{Boarding, Heard, Host as _, Leave, Right, Store as _};
@@ -94,6 +94,7 @@ fn an_invalidated_entry_is_not_served_while_its_slot_is_evicted() {
     let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
     let (floor, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         for table in &tables[..2] {
             let (floor, done) = (&floor, &done);
             scope.spawn(move || {
@@ -112,7 +113,6 @@ fn an_invalidated_entry_is_not_served_while_its_slot_is_evicted() {
             neglect(table, "crm");
             put(table, &key(&format!("crowd {}", turn % 300)), version, 100);
         });
-        done.store(true, Relaxed);
     });
 }
 
@@ -122,6 +122,7 @@ fn a_key_in_flight_keeps_its_slot_however_many_others_come() {
     let tables = [open(dir.path()), open(dir.path()), open(dir.path())];
     let (owners, done) = (AtomicI64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         for table in &tables[..2] {
             let (owners, done) = (&owners, &done);
             scope.spawn(move || {
@@ -140,7 +141,6 @@ fn a_key_in_flight_keeps_its_slot_however_many_others_come() {
             neglect(table, "crm");
             let _ = table.restore(&name, &entry(&name, turn, 100, table.now()), table.now());
         });
-        done.store(true, Relaxed);
     });
 }
 
@@ -193,6 +193,7 @@ fn a_key_that_is_being_written_is_resident() {
     let done = AtomicBool::new(false);
     let (mut missing, mut looked) = (0, 0);
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         scope.spawn(|| {
             let mut version = 2;
             while !done.load(Relaxed) {
@@ -204,7 +205,6 @@ fn a_key_that_is_being_written_is_resident() {
             looked += 1;
             missing += usize::from(!table.resident().contains(&crm));
         });
-        done.store(true, Relaxed);
     });
     assert_eq!(missing, 0, "of {looked}");
 }
@@ -235,6 +235,7 @@ fn a_mark_that_comes_late_is_not_left_on_the_slots_next_key() {
     let (crm, done) = (key("crm"), AtomicBool::new(false));
     // One bucket of 64 slots: "crm" comes and goes, while somebody hears of it all the time.
     std::thread::scope(|scope| {
+        let _set = SetWhenDropped(&done);
         scope.spawn(|| {
             while !done.load(Relaxed) {
                 tables[0].hear(&crm, Version(1 << 40), Version(1 << 40));
@@ -248,7 +249,6 @@ fn a_mark_that_comes_late_is_not_left_on_the_slots_next_key() {
             put(&tables[1], &other, 5, 100);
             wrong += usize::from(tables[1].look(&other).is_none_or(|known| known.entry.is_none()));
         });
-        done.store(true, Relaxed);
         assert_eq!(wrong, 0, "keys were hidden by another's floor");
     });
 }

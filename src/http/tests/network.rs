@@ -1,6 +1,7 @@
 //! Servers that are slow, broken, endless or absent.
 
 use super::*;
+use crate::clock::system;
 
 #[test]
 fn a_body_that_ends_early_is_refused() {
@@ -37,7 +38,9 @@ fn a_body_without_an_end_is_left_at_the_limit() {
         assert!(took < PATIENT / 2, "{took:?}");
         // The next request is heard when the answer to this one has ended.
         let _ = TcpStream::connect(("127.0.0.1", site.port)).unwrap().write_all(b"\r\n\r\n");
+        let give_up = system::monotonic().plus(PATIENT);
         while site.asked().len() < 2 {
+            assert!(system::monotonic() < give_up, "the answer has no end");
             thread::sleep(Duration::from_millis(5));
         }
         let sent = *taken.lock();
@@ -87,9 +90,9 @@ fn the_deadline_holds_for_a_server_that_drips_and_for_one_that_says_nothing() {
         }
     };
     let head = json(LATEST.as_bytes()).len() - LATEST.len();
-    // What a redirect took is not given back to the next request.
-    let redirect = |request: &str, stream: &mut TcpStream| {
-        thread::sleep(if request.contains("/next") { SHORT } else { SHORT * 2 / 3 });
+    // What a redirect took is not given back to the next request: they would end by their number.
+    let redirect = |_: &str, stream: &mut TcpStream| {
+        thread::sleep(SHORT * 2 / 3);
         let _ = stream.write_all(&answer("302 Found", "Location: /next\r\n", b""));
     };
     let silent = |_: &str, stream: &mut TcpStream| drop(stream.read_to_end(&mut Vec::new()));
@@ -100,7 +103,7 @@ fn the_deadline_holds_for_a_server_that_drips_and_for_one_that_says_nothing() {
         let impatient = HttpFetch::new(SHORT, Proxies::default(), None);
         let (result, took) = timed(|| impatient.fetch(&source, &Validators::default(), TIMEOUT));
         says(&result.unwrap_err(), "did not answer in full within 1.0 s");
-        assert!(took >= SHORT - Duration::from_millis(20) && took < SHORT * 7 / 5, "{took:?}");
+        assert!(took >= SHORT - Duration::from_millis(20) && took < SHORT * 5, "{took:?}");
     }
 }
 

@@ -136,5 +136,5 @@ fn a_server_that_does_not_speak_tls_does_not_get_past_the_handshake() {
     let fetch = HttpFetch::new(SHORT, Proxies::default(), ca);
     let (result, took) = timed(|| fetch.fetch(&source, &Validators::default(), TIMEOUT));
     says(&result.unwrap_err(), "");
-    assert!(took < SHORT * 2, "{took:?}");
+    assert!(took < SHORT * 5, "{took:?}");
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::network::{SHORT, way};
+use super::super::testing::patient;
+use super::network::way;
 use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
@@ -11,6 +12,8 @@ use crate::store::memory::MemoryHost;
 use crate::store::{Asked, Host as _};
 
 const LATE: Duration = Duration::from_millis(1_500);
+/// After which who asks gives up; a busy machine has got the request on its way by then.
+const GIVE_UP: Duration = Duration::from_millis(700);
 
 /// The way to `server`, where whatever has an entry in it arrives late, as in the buffer of a server
 /// that is frozen. Who asks gives up long before.
@@ -19,7 +22,7 @@ fn jammed(server: &Server) -> RedisStore {
         true => LATE,
         false => Duration::ZERO,
     };
-    RedisStore::new(RedisConfig { response_timeout: SHORT * 2, ..way(server, late) })
+    RedisStore::new(RedisConfig { response_timeout: GIVE_UP, ..patient(way(server, late)) })
 }
 
 /// Every script that takes an entry is known to the server from then on, and sent once.

@@ -190,7 +190,8 @@ fn a_connection_that_drips_cannot_exceed_the_deadline_in_the_handshake_or_later(
     let (port, slow) = (secure.server.port, Arc::clone(&drips));
     let config = fake_server(move |client| dripping(client, port, &slow));
     let config = RedisConfig { tls: secure.config().tls, ..config };
-    let patient = RedisStore::new(RedisConfig { connect_timeout: BOUND, ..config.clone() });
+    let limit = Duration::from_secs(2);
+    let patient = RedisStore::new(RedisConfig { connect_timeout: limit, ..config.clone() });
     patient.ping().unwrap();
     drips.store(true, Ordering::Relaxed);
     for store in [patient, impatient(config)] {
