@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::layout::Slot;
 use super::super::table::latest;
 use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
-use crate::clock::{Clock as _, Moment, system};
+use crate::clock::{Clock as _, system};
 use crate::entry::{Entry, Key, Version};
 use crate::store::log::Anchor;
 use crate::store::{Boarding, Heard, Host as _, Leave, Right, Secret, Store as _};
