@@ -215,6 +215,9 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
     let dir = temp();
     let table = open(dir.path());
     let done = std::sync::atomic::AtomicBool::new(false);
+    // As many as are asked for by `build/soak --kills`.
+    let kills = std::env::var("SHAREDSTATE_KILLS").map_or(2_000, |kills| kills.parse().unwrap());
+    let mut owners = 0_u64;
     let reads = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut reads, mut n) = (0_u64, 0_u64);
@@ -229,7 +232,7 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
             reads
         });
         let all_killed = SetWhenDropped(&done);
-        for kill in 0..2000_u64 {
+        for kill in 0..kills {
             let mut actor = spawn("busy", dir.path());
             assert_eq!(actor.hear(), "ready");
             std::thread::sleep(Duration::from_micros(kill * 7 % 1500));
@@ -240,15 +243,17 @@ fn two_thousand_kills_leave_no_torn_read_no_foreign_value_and_nobody_waiting() {
                 let now = table.now();
                 let until = now.plus(Duration::from_secs(60));
                 let boarded = table.board(&key, until, now).unwrap();
-                let Boarding::Mine { right, .. } = boarded else {
+                let Boarding::Mine { right, orphan } = boarded else {
                     panic!("{key:?}: a survivor waits for the dead");
                 };
+                owners += u64::from(orphan.is_some());
                 table.leave(&key, &right);
             }
         }
         drop(all_killed);
         reader.join().unwrap()
     });
+    println!("{kills} kills, {owners} of a flight's owner whom a survivor met; {reads} reads");
     assert!(reads > 100_000, "only {reads} reads");
     assert_eq!(table.counted(Counter::WritersGivenUp), 0, "the dead are not the stopped");
 }
