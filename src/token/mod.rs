@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 use crate::clock::{Moment, WallTime};
 use crate::entry::{Timing, TokenPolicy};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod jwt;
 mod lifetime;
 #[cfg(test)]
