@@ -61,7 +61,7 @@ impl Holding {
 
     /// For how long the source still wants to be left alone, if it does; `wall` is now, in Unix milliseconds.
     pub fn left_alone(&self, source: &str, wall: i64) -> Option<Duration> {
-        let left = self.not_before.get(source)? - wall.div_euclid(1000);
+        let left = self.not_before.get(source)?.saturating_sub(wall.div_euclid(1000));
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
     }
 

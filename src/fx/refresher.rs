@@ -329,7 +329,8 @@ impl Refresher {
             return;
         }
         let (now, wall) = (self.host.now(), self.host.wall().unix_millis());
-        let confirmed_at = (wall + now.millis_until(entry.timing.minted_at)).div_euclid(1000);
+        let confirmed_at = wall.saturating_add(now.millis_until(entry.timing.minted_at));
+        let confirmed_at = confirmed_at.div_euclid(1000);
         let holding = String::from_utf8(entry.value.to_vec()).ok();
         let Some(holding) = holding.and_then(|text| RawValue::from_string(text).ok()) else {
             return;

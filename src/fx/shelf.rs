@@ -25,7 +25,7 @@ pub struct Shelved {
 impl Shelved {
     /// When its sheet was confirmed, and no later than now; `wall` is the same instant in Unix milliseconds.
     pub fn confirmed(&self, now: Moment, wall: i64) -> Moment {
-        now.plus_millis((self.confirmed_at * 1000 - wall).min(0))
+        now.plus_millis(self.confirmed_at.saturating_mul(1000).saturating_sub(wall).min(0))
     }
 }
 
