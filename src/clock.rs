@@ -9,6 +9,8 @@
 //!
 //! Waits, sockets and rights end by the [`Uptime`] instead, which nobody can step.
 
+pub mod server;
+
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -91,6 +93,11 @@ pub trait Clock: Send + Sync {
 
     /// Everything on the timeline comes nearer by `span`; see [`Timeline::bring_nearer`].
     fn bring_nearer(&self, span: Duration);
+
+    /// What this host has watched of its authority's clock; `None` where it has not looked.
+    fn watched(&self) -> Option<server::Watched> {
+        None
+    }
 }
 
 /// Both clocks of the kernel, read in one go.
@@ -191,52 +198,6 @@ fn ahead(reading: Reading, shift: i64) -> i64 {
 
 fn on_timeline(wall: Moment<Wall>, shift: i64) -> Moment {
     Moment::from_millis(wall.as_millis().saturating_add(shift))
-}
-
-/// By how many milliseconds a server's clock was ahead of the host timeline when it was first heard. A virtual machine that was paused, and whose clock is then slewed, does not know of it by
-/// either of its own clocks; a server that it speaks to does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerLead(Option<i64>);
-
-/// What came of one more look at the server's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeardClock {
-    pub lead: ServerLead,
-    /// By so much this host stood still, or that clock was set ahead: nobody can tell, so it is taken for
-    /// the first.
-    pub gained: Option<Duration>,
-}
-
-impl ServerLead {
-    /// What an answer may take on its way, and clocks may differ by until the next.
-    const TOLERANCE_MS: i64 = 2_000;
-
-    pub fn from_word(word: i64) -> Self {
-        Self((word != 0).then_some(word))
-    }
-
-    pub fn word(self) -> i64 {
-        self.0.unwrap_or(0)
-    }
-
-    /// `told` by the server some time before `now`, so what it leads by is more rather than less.
-    /// `continued`: by the one that was heard last.
-    pub fn heard(self, told: i64, now: Moment, continued: bool) -> HeardClock {
-        let least = told.saturating_sub(now.as_millis());
-        let Some(known) = self.0 else {
-            return HeardClock { lead: Self(Some(least)), gained: None };
-        };
-        let gained = least.saturating_sub(known);
-        if gained > Self::TOLERANCE_MS {
-            let span = Duration::from_millis(gained.unsigned_abs());
-            return HeardClock { lead: self, gained: Some(span) };
-        }
-        // It was set back, or this host's was set ahead. Of another server that proves nothing, and the
-        // first may be back soon. What it gains little by little is kept until it is worth a step.
-        let stepped = gained < -Self::TOLERANCE_MS;
-        let lead = if stepped && continued { Self(Some(least)) } else { self };
-        HeardClock { lead, gained: None }
-    }
 }
 
 /// The kernel's clocks.
@@ -520,65 +481,6 @@ mod tests {
                 assert!(now(&line, at(monotonic, wall)).as_millis() >= 0, "{shift} {lead}");
             }
         }
-    }
-
-    const NOW: i64 = 5_000_000_000;
-
-    /// The lead after looks at a server's clock: (milliseconds later here, there), and what it gained in all.
-    fn looked(looks: &[(i64, i64, bool)]) -> (ServerLead, u64) {
-        let (mut here, mut there) = (NOW, NOW + 700_000);
-        let (mut lead, mut sum) = (ServerLead::default(), 0);
-        for (passed, told, continued) in looks {
-            here += passed;
-            there += told;
-            let heard = lead.heard(there, Moment::from_millis(here), *continued);
-            let gained = heard.gained.unwrap_or_default().as_millis() as i64;
-            (lead, sum, here) = (heard.lead, sum + gained as u64, here + gained);
-        }
-        (lead, sum)
-    }
-
-    #[test]
-    fn a_host_that_stood_still_hears_from_the_server_for_how_long() {
-        let second = (1_000, 1_000, true);
-        let (_, gained) = looked(&[second, second, (200, 3_600_200, true), second]);
-        assert_eq!(gained, 3_600_000);
-        let (_, gained) = looked(&[second, (200, 3_600_200, false), second]);
-        assert_eq!(gained, 3_600_000, "its connection did not survive that");
-    }
-
-    #[test]
-    fn a_host_that_is_slewed_is_brought_nearer_step_by_step() {
-        let slow = (950, 1_000, true);
-        let (_, gained) = looked(&[slow; 1_000]);
-        assert!((45_000..=50_000).contains(&gained), "{gained}");
-    }
-
-    #[test]
-    fn a_slow_answer_is_no_gain() {
-        let (_, gained) =
-            looked(&[(0, 0, true), (1_900, 1_000, true), (100, 1_000, true), (1_000, 1_000, true)]);
-        assert_eq!(gained, 0);
-    }
-
-    #[test]
-    fn servers_that_take_turns_and_differ_bring_nothing_nearer_twice() {
-        let mut looks = vec![(1_000, 1_000, false)];
-        for _ in 0..20 {
-            looks.extend([(1_000, 301_000, false), (1_000, -299_000, false)]);
-        }
-        assert_eq!(looked(&looks).1, 300_000);
-    }
-
-    #[test]
-    fn after_a_server_was_set_back_a_pause_is_noticed_all_the_same() {
-        let (_, gained) = looked(&[
-            (1_000, 1_000, true),
-            (1_000, -3_599_000, true),
-            (1_000, 1_000, true),
-            (0, 60_000, true),
-        ]);
-        assert_eq!(gained, 60_000);
     }
 
     #[cfg(any(feature = "host", feature = "redis", feature = "http"))]

@@ -46,8 +46,8 @@ fn racer() {
         Arc::new(HostTable::open(place, Sizes::new(2048, 16 << 10, 32 << 20), None).unwrap());
     let dsn = format!("redis+unix://{}", std::env::var(SOCKET).unwrap());
     let redis = patient(RedisConfig::parse(&dsn).unwrap());
-    let store = Arc::new(RedisStore::new(redis.clone()));
-    let log = Arc::new(RedisLog::new(redis));
+    let store = Arc::new(RedisStore::new(redis.clone()).on(host.clone()));
+    let log = Arc::new(RedisLog::new(redis).on(host.clone()));
     let leader = Leader::new(host.clone(), store.clone(), log, Duration::from_secs(1));
     let engine = Engine::following(host.clone(), store, leader);
     for line in std::io::stdin().lines() {

@@ -389,6 +389,10 @@ impl Engine {
     fn perform(&self, key: &Key, flight: &Flight, action: Action, asked: &mut Asked) -> Event {
         let host = &*self.host;
         let now = host.now();
+        // Before the question is sent: an answer vouches for what was then, in the place that was then the key's.
+        if matches!(action, Action::Restore(_) | Action::Claim(..) | Action::Commit(..)) {
+            *asked = self.asked(key);
+        }
         match action {
             Action::Look => Event::Looked(host.look(key)),
             Action::Board { until } => Event::Boarded(host.board(key, until, now)),
@@ -417,7 +421,6 @@ impl Engine {
                 Event::Carried
             }
             Action::Restore(entry) => {
-                *asked = self.asked(key);
                 host.count(Counter::Revalidations, 1);
                 let restore = |fleet: &dyn Store| fleet.restore(key, &entry, now);
                 Event::Restored(self.ask(key, Authority::Fleet, restore))
@@ -427,7 +430,6 @@ impl Engine {
                     host.extend(key, &right, now.plus(claim.lease));
                     host.note_secret(key, &right, claim.secret);
                 }
-                *asked = self.asked(key);
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
                 if authority == Authority::Fleet {
                     self.note_rejection(key, claim.rejected, reply.is_ok());
@@ -435,7 +437,6 @@ impl Engine {
                 Event::Claimed(reply)
             }
             Action::Commit(authority, lease, entry) => {
-                *asked = self.asked(key);
                 let commit = |store: &dyn Store| store.commit(key, &lease, &entry, now);
                 Event::Committed(self.ask(key, authority, commit))
             }

@@ -15,7 +15,7 @@ use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{
-    Asked, Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
 };
 
 const LEASE: Duration = Duration::from_millis(4000);
@@ -251,6 +251,55 @@ impl Process {
     fn is_minting(&self) -> bool {
         matches!(self.state, State::Minting { .. })
     }
+}
+
+/// Run `process` a moment after it began, with a slow answer, and say when it asked and what is confirmed.
+fn asked_and_confirmed(fleet: &mut Fleet, process: &mut Process) -> (Moment, Moment) {
+    fleet.later(100);
+    let (asked_at, clock) = (fleet.clock.now(), fleet.clock.clone());
+    let slow = Fault::Meanwhile(Box::new(move || clock.advance(Duration::from_millis(300))));
+    fleet.network.strike(0, slow);
+    fleet.run(process);
+    (asked_at, fleet.hosts[process.host].0.look(&key()).unwrap().confirmed_at)
+}
+
+#[test]
+fn what_an_answer_confirms_it_confirms_as_of_when_it_was_asked_for() {
+    let mut fleet = fleet(2);
+    fleet.get(1).unwrap();
+    let mut claims = fleet.process(0);
+    let (asked, confirmed) = asked_and_confirmed(&mut fleet, &mut claims);
+    assert_eq!(confirmed, asked, "found by a claim");
+
+    fleet.later(2_000);
+    let mut revalidates = fleet.process(0);
+    let (asked, confirmed) = asked_and_confirmed(&mut fleet, &mut revalidates);
+    assert_eq!(confirmed, asked, "found to be the newest");
+
+    fleet.later(LIFETIME as u64);
+    let mut mints = fleet.process(0);
+    fleet.run(&mut mints);
+    fleet.finish(&mut mints);
+    let (asked, confirmed) = asked_and_confirmed(&mut fleet, &mut mints);
+    assert_eq!(confirmed, asked, "committed");
+}
+
+#[test]
+fn what_was_asked_for_before_its_place_changed_hands_is_not_kept() {
+    let mut fleet = fleet(2);
+    fleet.get(1).unwrap();
+    let (host, clock) = (fleet.hosts[0].0.clone(), fleet.clock.clone());
+    let changes_hands = Fault::Meanwhile(Box::new(move || {
+        // The flight is over by then, and the next is of who knows nothing of the key.
+        clock.advance(LEASE * 2);
+        host.evict(&key());
+        let now = clock.now();
+        assert!(matches!(host.board(&key(), now.plus(LEASE), now), Ok(Boarding::Mine { .. })));
+    }));
+    fleet.network.strike(0, changes_hands);
+    let mut process = fleet.process(0);
+    fleet.run(&mut process);
+    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().entry, None);
 }
 
 #[test]

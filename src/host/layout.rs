@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use crate::clock::Timeline;
+use crate::clock::server::Watched;
 use crate::entry::Version;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
@@ -61,8 +62,12 @@ pub struct Header {
     pub silent_since: AtomicU64,
     /// When it last answered a process of this host. Any process, fetch-max.
     pub answered_at: AtomicU64,
-    /// [`crate::clock::ServerLead`]; zero before it was heard. Leaders.
+    /// [`crate::clock::server::ServerLead`]; zero before it was heard. Leaders.
     pub server_lead: AtomicI64,
+    /// [`crate::clock::server::Watched`]: since when, which is written first, and the lead; zero before it was
+    /// looked at. Leaders.
+    pub watched_since: AtomicI64,
+    pub watched_lead: AtomicI64,
     /// The right to follow the change log: [`RightWord`], its generation is the term.
     pub leader: AtomicU64,
     /// Everything in the table that is vouched for was the newest at this moment; by fetch-max, see
@@ -78,13 +83,22 @@ pub struct Header {
     pub anchor: [AtomicU64; 3],
     /// The right to ask the authority, for a few processes at a time: [`RightWord`].
     pub askers: [AtomicU64; ASKERS],
-    _reserved: [AtomicU64; 29 - ASKERS],
+    _reserved: [AtomicU64; 27 - ASKERS],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
     /// when it has an entry again. Any process, relaxed: only a metric's label rests on it. An earlier
     /// release leaves it alone.
     pub evicted: [AtomicU64; EVICTED],
+}
+
+impl Header {
+    pub fn watched(&self) -> Option<Watched> {
+        // In the other order than they are written.
+        let lead = self.watched_lead.load(Acquire);
+        let since = self.watched_since.load(Acquire);
+        (lead != 0).then_some(Watched { lead, since })
+    }
 }
 
 /// One key's place. All words are zero in a new file.

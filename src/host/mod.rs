@@ -36,7 +36,8 @@ use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::{Table, latest};
 use self::tally::TallyFile;
-use crate::clock::{Clock, Moment, ServerLead, WallTime, system};
+use crate::clock::server::{ServerLead, Watched};
+use crate::clock::{Clock, Moment, Uptime, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
@@ -280,6 +281,10 @@ impl Clock for HostTable {
 
     fn bring_nearer(&self, span: Duration) {
         self.table().header().timeline.bring_nearer(span);
+    }
+
+    fn watched(&self) -> Option<Watched> {
+        self.table().header().watched()
     }
 }
 
@@ -624,9 +629,14 @@ impl Host for HostTable {
         (!doubt.is_settled()).then_some(doubt.0)
     }
 
-    fn hear_clock(&self, told: i64, continued: bool) {
+    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool) {
         let table = self.table();
-        let (word, now) = (&table.header().server_lead, table.now());
+        let header = table.header();
+        let watched = Watched::look(header.watched(), told, heard_at);
+        // A reader in between has the former lead, and so takes a server that is behind for no witness.
+        header.watched_since.store(watched.since, Release);
+        header.watched_lead.store(watched.lead, Release);
+        let (word, now) = (&header.server_lead, table.now());
         let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, continued);
         word.store(heard.lead.word(), Relaxed);
         self.stood_still_for(heard.gained);

@@ -109,7 +109,7 @@ impl Leader {
             event = match machine.step(event, self.host.now()) {
                 Action::Look(anchor) => Event::Looked(self.ask(|| {
                     let looked = self.log.look(anchor.as_ref())?;
-                    self.host.hear_clock(looked.clock, looked.continued);
+                    self.host.hear_clock(looked.clock, looked.heard_at, looked.continued);
                     Ok(looked)
                 })),
                 Action::Doubt => {

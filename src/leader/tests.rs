@@ -109,7 +109,8 @@ impl ChangeLog for FakeLog {
                 || (empty && (continued || state.lines.is_empty()))
         });
         let clock = self.clock.now().as_millis() + 500_000 + state.clock;
-        Ok(Looked { stands, last, clock, continued })
+        let heard_at = Moment::from_millis(self.clock.now().as_millis());
+        Ok(Looked { stands, last, clock, heard_at, continued })
     }
 
     fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {

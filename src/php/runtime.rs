@@ -136,12 +136,14 @@ fn build() -> Result<Runtime, Error> {
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
-    let fleet = fleet(&config, seal.as_ref())?;
+    let redis = redis(&config)?;
     let (host, table): (Arc<dyn Host>, _) = match HostTable::open(place, sizes, seal.clone()) {
         Ok(table) => {
             let table = Arc::new(table);
             // Once per host and start, and not by each of its workers.
-            if table.attach() == 0 && seal.is_none() && fleet.as_ref().is_some_and(|it| it.exposed)
+            if table.attach() == 0
+                && seal.is_none()
+                && redis.as_ref().is_some_and(RedisConfig::exposed)
             {
                 log::warn!(
                     "tokens travel to Redis in the clear: use rediss:// (TLS), or seal them with \
@@ -152,15 +154,16 @@ fn build() -> Result<Runtime, Error> {
         }
         // Without Redis nobody else would know what this process mints: a silent cache per process
         // is the very incident this library exists against.
-        Err(why) if fleet.is_none() => return Err(Error::Config(why)),
+        Err(why) if redis.is_none() => return Err(Error::Config(why)),
         Err(why) => {
             log::warn!("{why}; until then this process asks Redis alone");
             (Arc::new(MemoryHost::new(Arc::new(ProcessClock::start()))), Err(why))
         }
     };
+    let fleet = redis.map(|redis| Fleet::of(redis, seal.as_ref(), &host));
     let engine = match &fleet {
         None => Engine::new(host.clone(), None),
-        Some(Fleet { store, log, .. }) => {
+        Some(Fleet { store, log }) => {
             let store: Arc<dyn Store> = store.clone();
             let leader =
                 Leader::new(host.clone(), store.clone(), log.clone(), config.max_staleness);
@@ -228,18 +231,25 @@ fn identity(config: &Config, seal: Option<&Seal>) -> Vec<String> {
 struct Fleet {
     store: Arc<RedisStore>,
     log: Arc<RedisLog>,
-    /// Whether its network sees what is stored.
-    exposed: bool,
 }
 
-/// The authority for many hosts, when there is one; connects at first need.
-fn fleet(config: &Config, seal: Option<&Arc<Seal>>) -> Result<Option<Fleet>, Error> {
+impl Fleet {
+    /// Connects at first need.
+    fn of(redis: RedisConfig, seal: Option<&Arc<Seal>>, host: &Arc<dyn Host>) -> Self {
+        let store = RedisStore::new(redis.clone()).sealing(seal.cloned()).on(host.clone());
+        let log = RedisLog::new(redis).sealing(seal.cloned()).on(host.clone());
+        Self { store: Arc::new(store), log: Arc::new(log) }
+    }
+}
+
+/// Where the authority for many hosts is, when there is one.
+fn redis(config: &Config) -> Result<Option<RedisConfig>, Error> {
     let Some(dsn) = &config.redis_dsn else { return Ok(None) };
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
     let password = config.redis_password.as_deref().map(Password::new);
     let (ca, identity) = (config.redis_tls_ca.clone(), config.redis_tls_identity.clone());
-    let redis = RedisConfig {
+    Ok(Some(RedisConfig {
         tls: parsed.tls.map(|_| Tls { ca, identity }),
         prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
         login: Login {
@@ -252,11 +262,7 @@ fn fleet(config: &Config, seal: Option<&Arc<Seal>>) -> Result<Option<Fleet>, Err
         pool_max: config.redis_pool_max,
         pool_idle: config.redis_pool_idle,
         ..parsed
-    };
-    let exposed = redis.exposed();
-    let store = RedisStore::new(redis.clone()).sealing(seal.cloned());
-    let log = RedisLog::new(redis).sealing(seal.cloned());
-    Ok(Some(Fleet { store: Arc::new(store), log: Arc::new(log), exposed }))
+    }))
 }
 
 /// MSHUTDOWN: this process's helper thread ends, or is left behind in code that stays mapped.

@@ -5,6 +5,9 @@
 //! clock may be stepped, a host may have the wrong time. So the two answers are not compared but
 //! joined: an entry is as old as the pair says by which it is older. It is served too long only if
 //! both pairs are wrong, in the same direction.
+//!
+//! One host whose clock is wrong would take all that others mint for too old. But of what was minted while it
+//! watched the server's clock it knows which pair is wrong: not the server's ([`crate::clock::server::Watched`]).
 
 use crate::clock::{Moment, WallTime};
 use crate::entry::Timing;
@@ -28,23 +31,36 @@ const WORTH_TELLING_MS: i64 = 5_000;
 /// No mint lies in the future; clocks that are synchronized differ by a little.
 const IN_STEP_MS: i64 = 2_000;
 
-/// An entry's timing, and by how many milliseconds the clocks disagree where that is worth telling.
+/// An entry's timing, and in what the clocks disagree where that is worth telling.
 pub struct Dated {
     pub timing: Timing,
-    pub disagreement: Option<i64>,
+    pub disagreement: Option<Disagreement>,
+}
+
+/// Each by so many milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disagreement {
+    /// It is still to be minted, whomever one asks, so nobody knows how old it is.
+    NotYet(i64),
+    /// It is older by the hosts' clocks, and that counts.
+    Older(i64),
+    /// It is older by the hosts' clocks, one of which is wrong.
+    Refuted(i64),
 }
 
 impl Instants {
     /// On this host's timeline, by the moment and wall time from before the question was sent: its way
-    /// brings deadlines nearer.
-    pub fn dated(&self, now: Moment, wall: WallTime) -> Dated {
+    /// brings deadlines nearer. `vouched`: the host knows that the server's clock is right about it.
+    pub fn dated(&self, now: Moment, wall: WallTime, vouched: bool) -> Dated {
         let by_server = self.now.saturating_sub(self.minted);
         let by_hosts = self.minted_wall.map(|minted| wall.unix_millis().saturating_sub(minted));
-        let age = by_hosts.map_or(by_server, |by_hosts| by_hosts.max(by_server));
         let apart = by_hosts.map_or(0, |by_hosts| by_hosts.saturating_sub(by_server));
+        let refuted = vouched && apart > IN_STEP_MS;
+        let by_hosts = by_hosts.filter(|_| !refuted);
+        let age = by_hosts.map_or(by_server, |by_hosts| by_hosts.max(by_server));
         if age < -IN_STEP_MS {
-            // Minted in the future, whomever one asks: nobody knows how old it is.
-            return Dated { timing: Timing::over(now), disagreement: Some(age) };
+            let disagreement = Some(Disagreement::NotYet(age.saturating_neg()));
+            return Dated { timing: Timing::over(now), disagreement };
         }
         let minted_at = now.plus_millis(-age.max(0));
         let at = |instant: i64| minted_at.plus_millis(instant.saturating_sub(self.minted));
@@ -54,8 +70,9 @@ impl Instants {
             usable_until: at(self.usable),
             expires_at: at(self.expires),
         };
-        // Only where it made a difference: a host whose clock is behind learns nothing wrong.
-        let disagreement = (apart > WORTH_TELLING_MS).then_some(apart);
+        // A host whose clock is behind learns nothing wrong.
+        let what = if refuted { Disagreement::Refuted } else { Disagreement::Older };
+        let disagreement = (apart > WORTH_TELLING_MS).then(|| what(apart));
         Dated { timing, disagreement }
     }
 }
@@ -68,7 +85,7 @@ mod tests {
     const WALL: i64 = 1_790_000_000_000;
 
     /// Of an hour, minted ten minutes ago by a server and a minter that are ahead of ours by so much.
-    fn dated(server_ahead: i64, minter_ahead: Option<i64>) -> Dated {
+    fn dated_by(server_ahead: i64, minter_ahead: Option<i64>, vouched: bool) -> Dated {
         let minted = WALL - 600_000;
         let server_now = 777_000_000_000;
         let of_server = server_now - 600_000 + server_ahead;
@@ -80,7 +97,11 @@ mod tests {
             minted_wall: minter_ahead.map(|ahead| minted + ahead),
             now: server_now,
         };
-        instants.dated(NOW, WallTime::from_unix_millis(WALL as u64))
+        instants.dated(NOW, WallTime::from_unix_millis(WALL as u64), vouched)
+    }
+
+    fn dated(server_ahead: i64, minter_ahead: Option<i64>) -> Dated {
+        dated_by(server_ahead, minter_ahead, false)
     }
 
     fn left(dated: &Dated) -> i64 {
@@ -100,7 +121,7 @@ mod tests {
         for behind in [300_000, 700_000, 86_400_000] {
             let dated = dated(behind, Some(0));
             assert_eq!(left(&dated), 3_000_000, "{behind} ms behind");
-            assert_eq!(dated.disagreement, Some(behind));
+            assert_eq!(dated.disagreement, Some(Disagreement::Older(behind)));
         }
     }
 
@@ -109,7 +130,20 @@ mod tests {
         let younger = dated(0, Some(300_000));
         assert_eq!((left(&younger), younger.disagreement), (3_000_000, None));
         let older = dated(0, Some(-300_000));
-        assert_eq!((left(&older), older.disagreement), (2_700_000, Some(300_000)));
+        assert_eq!(left(&older), 2_700_000);
+        assert_eq!(older.disagreement, Some(Disagreement::Older(300_000)));
+    }
+
+    #[test]
+    fn a_host_that_has_watched_the_servers_clock_knows_that_a_hosts_clock_is_wrong() {
+        let dated = dated_by(0, Some(-300_000), true);
+        assert_eq!(left(&dated), 3_000_000);
+        assert_eq!(dated.disagreement, Some(Disagreement::Refuted(300_000)));
+        let ahead = dated_by(-300_000, Some(0), true);
+        assert_eq!(left(&ahead), 2_700_000, "older is older");
+        // By less than can be seen of a step, the hosts may still be right.
+        let little = dated_by(0, Some(-1_900), true);
+        assert_eq!((left(&little), little.disagreement), (2_998_100, None));
     }
 
     #[test]
@@ -122,7 +156,7 @@ mod tests {
         for minter in [None, Some(602_001)] {
             let dated = dated(602_001, minter);
             assert_eq!(left(&dated), 0);
-            assert_eq!(dated.disagreement, Some(-2_001));
+            assert_eq!(dated.disagreement, Some(Disagreement::NotYet(2_001)));
         }
     }
 
@@ -140,7 +174,9 @@ mod tests {
                 let (minted_wall, expires) = (Some(at), at);
                 let (minted, refresh, usable) = (at, now, at);
                 let instants = Instants { minted, refresh, usable, expires, minted_wall, now };
-                instants.dated(NOW, WallTime::from_unix_millis(WALL as u64));
+                for vouched in [false, true] {
+                    instants.dated(NOW, WallTime::from_unix_millis(WALL as u64), vouched);
+                }
             }
         }
     }

@@ -12,12 +12,14 @@ use super::log::{self, Lines};
 use super::scripts::{self, CommitReply};
 use super::socket::{Limit, Transport};
 use super::*;
-use crate::clock::WallTime;
+use crate::clock::server::Watched;
+use crate::clock::{Uptime, WallTime};
 use crate::entry::{Kind, Timing, freshness};
 use crate::fuzzing::{SECRET, check_sentence, key_named, lines, seals};
 use crate::store::log::{Anchor, Fetched, Followed, Looked, Stored};
 use crate::store::{Claimed, as_kept_here};
 
+const UPTIME: Uptime = Uptime::from_millis(9_000_000);
 const NOW: Moment = Moment::from_millis(50_000_000);
 /// 2026-11-23T10:00:00Z.
 const WALL: WallTime = WallTime::from_unix_millis(1_795_428_000_000);
@@ -44,7 +46,16 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn reading(&self) -> Reading<'a> {
-        Reading { key: self.key, now: NOW, wall: WALL, seal: self.seal, clocks: self.clocks }
+        let watched = Watched { lead: WALL.unix_millis() - UPTIME.as_millis(), since: 0 };
+        Reading {
+            key: self.key,
+            now: NOW,
+            wall: WALL,
+            uptime: UPTIME,
+            watched: Some(watched),
+            seal: self.seal,
+            clocks: self.clocks,
+        }
     }
 
     fn check_version(&self, version: Version, fields: &[Vec<u8>]) {

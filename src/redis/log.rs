@@ -18,7 +18,7 @@ use super::connection::{Connection, Connector};
 use super::pool::misled;
 use super::scripts::{self, Clocks, Fields, Reading};
 use super::{RedisConfig, RedisStore};
-use crate::clock::{Moment, Uptime, system};
+use crate::clock::{Clock, Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
@@ -40,6 +40,7 @@ pub struct RedisLog {
     connection: Mutex<Option<Kept>>,
     seal: Option<Arc<Seal>>,
     clocks: Clocks,
+    host: Option<Arc<dyn Clock>>,
 }
 
 struct Kept {
@@ -69,6 +70,7 @@ impl RedisLog {
             connection: Mutex::new(None),
             seal: None,
             clocks: Clocks::default(),
+            host: None,
         }
     }
 
@@ -80,6 +82,11 @@ impl RedisLog {
     /// Read what is sealed, and nothing else.
     pub fn sealing(self, seal: Option<Arc<Seal>>) -> Self {
         Self { seal, ..self }
+    }
+
+    /// Believe what `host` has watched of the server's clock.
+    pub fn on(self, host: Arc<dyn Clock>) -> Self {
+        Self { host: Some(host), ..self }
     }
 
     /// Whether the log was looked at on this very connection decides what an answer means, so it is an
@@ -246,7 +253,9 @@ impl ChangeLog for RedisLog {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let (call, wall) = (self.of_rows(&scripts::FETCH, keys), system::wall());
+        let (wall, uptime) = (system::wall(), system::monotonic());
+        let watched = self.host.as_ref().and_then(|host| host.watched());
+        let call = self.of_rows(&scripts::FETCH, keys);
         let (server, rows): (i64, Vec<Fields>) = self
             .with(Duration::ZERO, |connection, _| call.invoke::<Vec<Value>>(connection))
             .and_then(|reply| scripts::fetched(reply).ok_or_else(super::not_ours))?;
@@ -254,7 +263,7 @@ impl ChangeLog for RedisLog {
             return Err(super::not_ours());
         }
         let (seal, clocks) = (self.seal.as_deref(), &self.clocks);
-        let reading = |key| Reading { key, now, wall, seal, clocks };
+        let reading = |key| Reading { key, now, wall, uptime, watched, seal, clocks };
         Ok(rows
             .iter()
             .zip(keys)
@@ -308,7 +317,8 @@ pub(super) fn looked(
         Some(anchor) if *anchor == Anchor::default() => continued || last == *anchor,
         Some(anchor) => at(line()?)? == *anchor,
     };
-    Some(Looked { stands, last, clock: seconds * 1000 + micros / 1000, continued })
+    let clock = seconds * 1000 + micros / 1000;
+    Some(Looked { stands, last, clock, heard_at: system::monotonic(), continued })
 }
 
 /// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later

@@ -36,7 +36,7 @@ use redis::{Cmd, FromRedisValue, Script, ScriptInvocation};
 
 pub use config::{Endpoint, Login, Password, Prefix, RedisConfig, Tls, Topology};
 
-use crate::clock::{Moment, system};
+use crate::clock::{Clock, Moment, system};
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
 use crate::seal::{KeyId, Seal};
 use crate::store::{
@@ -52,6 +52,7 @@ pub struct RedisStore {
     keys: Keys,
     seal: Option<Arc<Seal>>,
     clocks: Clocks,
+    host: Option<Arc<dyn Clock>>,
 }
 
 struct Keys {
@@ -67,7 +68,7 @@ impl RedisStore {
         let tag = |what| Self::tagged(&config, what);
         let keys =
             Keys { values: tag("v:"), leases: tag("l:"), meta: tag("meta"), log: tag("log") };
-        Self { pool: Pool::new(config), keys, seal: None, clocks: Clocks::default() }
+        Self { pool: Pool::new(config), keys, seal: None, clocks: Clocks::default(), host: None }
     }
 
     /// Seal what is written, and read nothing else.
@@ -75,9 +76,21 @@ impl RedisStore {
         Self { seal, ..self }
     }
 
+    /// Believe what `host` has watched of the server's clock.
+    pub fn on(self, host: Arc<dyn Clock>) -> Self {
+        Self { host: Some(host), ..self }
+    }
+
     fn reading<'a>(&'a self, key: &'a Key, now: Moment) -> Reading<'a> {
-        let seal = self.seal.as_deref();
-        Reading { key, now, wall: system::wall(), seal, clocks: &self.clocks }
+        Reading {
+            key,
+            now,
+            wall: system::wall(),
+            uptime: system::monotonic(),
+            watched: self.host.as_ref().and_then(|host| host.watched()),
+            seal: self.seal.as_deref(),
+            clocks: &self.clocks,
+        }
     }
 
     /// One hash tag for all keys of a prefix.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use redis::{FromRedisValue as _, Script, Value};
 
-use super::age::Instants;
+use super::age::{Disagreement, Instants};
 use super::envelope::{self, Unreadable};
-use crate::clock::{Moment, WallTime};
+use crate::clock::server::Watched;
+use crate::clock::{Moment, Uptime, WallTime};
 use crate::entry::{Entry, Key, Timing, Version};
 use crate::seal::{KeyId, Seal};
 use crate::store::log::{Fetched, Stored};
@@ -40,9 +41,12 @@ pub type Body = Result<Entry, (Version, Unreadable)>;
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
     pub key: &'a Key,
-    /// Both from before the request was sent, so transit brings deadlines nearer.
+    /// All from before the request was sent, so transit brings deadlines nearer.
     pub now: Moment,
     pub wall: WallTime,
+    pub uptime: Uptime,
+    /// What this host has watched of the server's clock.
+    pub watched: Option<Watched>,
     pub seal: Option<&'a Seal>,
     pub clocks: &'a Clocks,
 }
@@ -53,19 +57,25 @@ pub struct Clocks(AtomicU64);
 
 impl Clocks {
     /// Said for every such entry; the log leaves out what is said too often.
-    fn disagree(&self, by_ms: i64) {
+    fn disagree(&self, disagreement: Disagreement) {
         self.0.fetch_add(1, Relaxed);
-        let span = Duration::from_millis(by_ms.unsigned_abs());
-        if by_ms < 0 {
-            log::warn!(
-                "an entry in Redis seems to have been minted {span:?} from now: the clock of Redis is \
-                 behind, and the entry is not used"
-            );
-        } else {
-            log::warn!(
-                "an entry in Redis is {span:?} older by the clocks of the hosts than by that of Redis: \
-                 one of them is wrong, and the entry is taken for the older"
-            );
+        let span = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        match disagreement {
+            Disagreement::NotYet(ms) => log::warn!(
+                "an entry in Redis seems to have been minted {:?} from now: the clock of Redis is \
+                 behind, and the entry is not used",
+                span(ms)
+            ),
+            Disagreement::Older(ms) => log::warn!(
+                "an entry in Redis is {:?} older by the clocks of the hosts than by that of Redis: \
+                 one of them is wrong, and the entry is taken for the older",
+                span(ms)
+            ),
+            Disagreement::Refuted(ms) => log::warn!(
+                "an entry in Redis is {:?} older by the clocks of the hosts than by that of Redis: the \
+                 clock of this host or of the one that minted is wrong, and that of Redis counts",
+                span(ms)
+            ),
         }
     }
 
@@ -162,9 +172,12 @@ impl<'a> Reader<'a> {
             },
             now: self.now?,
         };
-        let dated = instants.dated(reading.now, reading.wall);
-        if let Some(by) = dated.disagreement {
-            reading.clocks.disagree(by);
+        let vouched = reading
+            .watched
+            .is_some_and(|watched| watched.vouches(instants.minted, instants.now, reading.uptime));
+        let dated = instants.dated(reading.now, reading.wall, vouched);
+        if let Some(disagreement) = dated.disagreement {
+            reading.clocks.disagree(disagreement);
         }
         Some(dated.timing)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Noticed, Reply, StoreError};
-use crate::clock::Moment;
+use crate::clock::{Moment, Uptime};
 use crate::entry::{Entry, Key, Version};
 use crate::seal::KeyId;
 
@@ -27,6 +27,8 @@ pub struct Looked {
     pub last: Anchor,
     /// The server's clock, in milliseconds.
     pub clock: i64,
+    /// When it was heard here, which is a little later.
+    pub heard_at: Uptime,
     /// Whether it is the server that was looked at before.
     pub continued: bool,
 }

@@ -21,7 +21,8 @@ use super::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Flying, Health, Heard, Host, Known, Lease,
     Leave, Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
-use crate::clock::{Clock, Moment, ServerLead, WallTime};
+use crate::clock::server::{ServerLead, Watched};
+use crate::clock::{Clock, Moment, Uptime, WallTime};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
@@ -43,6 +44,7 @@ struct State {
     silent_since: Option<Moment>,
     answered_at: Moment,
     server_lead: ServerLead,
+    watched: Option<Watched>,
     heartbeat: Moment,
     /// What was not confirmed since is in doubt; see [`Host::doubt`].
     doubt: Moment,
@@ -90,6 +92,7 @@ impl Default for State {
             silent_since: None,
             answered_at: Moment::default(),
             server_lead: ServerLead::default(),
+            watched: None,
             heartbeat: Moment::default(),
             doubt: Moment::default(),
             in_doubt: false,
@@ -439,12 +442,13 @@ impl Host for MemoryHost {
         state.in_doubt.then_some(state.doubt.as_millis() as u64)
     }
 
-    fn hear_clock(&self, told: i64, continued: bool) {
+    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool) {
         let now = self.clock.now();
         let heard = {
             let mut state = self.state.lock();
             let heard = state.server_lead.heard(told, now, continued);
             state.server_lead = heard.lead;
+            state.watched = Some(Watched::look(state.watched, told, heard_at));
             heard
         };
         self.stood_still_for(heard.gained);
@@ -595,6 +599,10 @@ impl Clock for MemoryHost {
 
     fn bring_nearer(&self, span: Duration) {
         self.clock.bring_nearer(span);
+    }
+
+    fn watched(&self) -> Option<Watched> {
+        self.state.lock().watched
     }
 }
 

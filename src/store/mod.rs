@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, Uptime};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
@@ -491,7 +491,7 @@ pub trait Host: Store + Clock {
     /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
     /// host, this host stood still and does not know it: everything here comes nearer by as much.
     /// `continued`: it is the clock that was heard last.
-    fn hear_clock(&self, told: i64, continued: bool);
+    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool);
 
     /// Whatever it had is that much older.
     fn stood_still_for(&self, gained: Option<Duration>) {

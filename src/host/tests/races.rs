@@ -9,8 +9,9 @@ use super::super::layout::Slot;
 use super::super::table::latest;
 use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
-use crate::entry::Version;
-use crate::store::{Boarding, Heard, Host as _, Leave, Right, Store as _};
+use crate::entry::{Entry, Key, Version};
+use crate::store::log::Anchor;
+use crate::store::{Boarding, Heard, Host as _, Leave, Right, Secret, Store as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Each race showed within a tenth of a second before it was mended.
@@ -226,6 +227,76 @@ fn the_first_hit_after_the_machine_slept_serves_nothing_that_ran_out() {
     // It slept for two hours: as if the timeline had been there before the last reading.
     table.table().header().timeline.bring_nearer(HOUR * 2);
     assert!(!hit(&table, "crm"), "an hour's token was handed out two hours later");
+}
+
+#[test]
+fn a_hit_hands_over_nothing_that_changed_while_it_was_decided_about() {
+    let dir = temp();
+    let table = open(dir.path());
+    let crm = key("crm");
+    put(&table, &crm, 5, 300);
+    let decided = |meanwhile: &dyn Fn()| {
+        let trusted = |_: &crate::entry::Timing, _, _| {
+            meanwhile();
+            Some(HOUR)
+        };
+        table.hit(&crm, trusted, <[u8]>::len).is_some()
+    };
+    assert!(decided(&|| {}));
+    assert!(!decided(&|| put(&table, &crm, 6, 300)), "replaced");
+    assert!(decided(&|| {}));
+    assert!(!decided(&|| table.raise_floor(&crm, Version(7))), "invalidated");
+}
+
+#[test]
+fn no_heartbeat_vouches_for_what_the_authority_has_not() {
+    let dir = temp();
+    let table = open(dir.path());
+    let (crm, erp, now) = (key("crm"), key("erp"), table.now());
+    put(&table, &crm, 5, 300);
+    table.restore(&erp, &Entry { unsynced: true, ..entry(&erp, 5, 300, now) }, now).unwrap();
+    let beat = now.plus(HOUR);
+    table.beat(beat, &Anchor::default());
+    let vouched = |key: &Key| {
+        let mut at = None;
+        table.hit(
+            key,
+            |_, confirmed, _| {
+                at = Some(confirmed);
+                None
+            },
+            <[u8]>::len,
+        );
+        [at, table.look(key).map(|known| known.confirmed_at)].map(|at| at == Some(beat))
+    };
+    assert_eq!((vouched(&crm), vouched(&erp)), ([true; 2], [false; 2]));
+}
+
+#[test]
+fn of_the_key_that_had_a_place_before_nothing_is_left_in_it() {
+    let dir = temp();
+    let table = open(dir.path());
+    let later = table.now().plus(HOUR);
+    // One bucket of 64 slots, each with all that can be noted in it.
+    for n in 0..64 {
+        let key = key(&format!("old {n}"));
+        put(&table, &key, 5, 100);
+        let right = board(&table, &format!("old {n}"), Duration::ZERO).unwrap();
+        table.note_secret(&key, &right, Secret::from_bits(7).unwrap());
+        assert!(table.may_revalidate(&key, table.now(), later));
+        table.set_busy(&key, later);
+        table.hear(&key, Version(9), Version(8));
+        table.confirm(&key, Version(5), later);
+    }
+    for n in 0..64 {
+        let key = key(&format!("new {n}"));
+        let now = table.now();
+        let Ok(Boarding::Mine { orphan, .. }) = table.board(&key, now, now) else { panic!("{n}") };
+        assert_eq!(orphan, None);
+        let known = table.look(&key).unwrap();
+        assert_eq!((known.floor, known.newest, known.entry), Default::default());
+        assert!(known.busy_until < now && known.ask_at < now && known.confirmed_at < now);
+    }
 }
 
 #[test]

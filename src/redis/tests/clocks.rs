@@ -4,6 +4,10 @@
 use super::late::{TICKS, later};
 use super::network::slow_way;
 use super::*;
+use crate::redis::log::RedisLog;
+use crate::store::Host as _;
+use crate::store::log::{ChangeLog as _, Fetched};
+use crate::store::memory::MemoryHost;
 
 const BEHIND: i64 = 300_000;
 
@@ -39,6 +43,37 @@ fn an_entry_of_which_nobody_knows_when_it_was_minted_is_not_served() {
     let Claimed::Value(entry) = claim(&store, &key("crm"), 2).unwrap() else { panic!() };
     assert!(!entry.servable(Kind::Token, now()));
     assert_eq!(store.noticed().clocks_disagreed, 1);
+}
+
+#[test]
+fn a_host_whose_clock_is_ahead_shares_what_is_minted_while_it_watches() {
+    let server = Server::start();
+    let (host, log) = (
+        Arc::new(MemoryHost::new(Arc::new(ProcessClock::start()))),
+        RedisLog::new(server.config()),
+    );
+    let before = mint(&server.store(), &key("crm"), 1, "one");
+    thread::sleep(Duration::from_millis(50));
+    let looked = log.look(None).unwrap();
+    host.hear_clock(looked.clock, looked.heard_at, looked.continued);
+    let since = mint(&server.store(), &key("erp"), 2, "two");
+    // To this host all other hosts are minutes behind.
+    for name in ["crm", "erp"] {
+        server.admin().tell(&format!("HINCRBY {{sharedstate}}:v:t:-:{name} w -{BEHIND}"));
+    }
+    let (store, log) = (server.store().on(host.clone()), log.on(host));
+    let earlier = |minted: &Entry, stored: Entry| {
+        stored.timing.expires_at.millis_until(minted.timing.expires_at)
+    };
+    for (name, minted, costs) in [("crm", &before, BEHIND), ("erp", &since, 0)] {
+        let Claimed::Value(entry) = claim(&store, &key(name), 3).unwrap() else { panic!("{name}") };
+        let by = earlier(minted, entry);
+        assert!((by - costs).abs() < TICKS, "{name} ends {by} ms earlier");
+        let fetched = log.fetch(&[key(name)], now()).unwrap().remove(0).what;
+        let Fetched::Entry(entry) = fetched else { panic!("{name}") };
+        let by = earlier(minted, entry);
+        assert!((by - costs).abs() < TICKS, "by the log {name} ends {by} ms earlier");
+    }
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! What a host knows of its authority's clock by looking at it, once a second.
+
+use std::time::Duration;
+
+use super::{Moment, Uptime};
+
+/// What an answer may take on its way, and clocks may differ by until the next.
+const TOLERANCE_MS: i64 = 2_000;
+
+/// By how many milliseconds a server's clock was ahead of the host timeline when it was first heard. A
+/// virtual machine that was paused, and whose clock is then slewed, does not know of it by either of its own
+/// clocks; a server that it speaks to does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerLead(Option<i64>);
+
+/// What came of one more look at the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardClock {
+    pub lead: ServerLead,
+    /// By so much this host stood still, or that clock was set ahead: nobody can tell, so it is taken for
+    /// the first.
+    pub gained: Option<Duration>,
+}
+
+impl ServerLead {
+    pub fn from_word(word: i64) -> Self {
+        Self((word != 0).then_some(word))
+    }
+
+    pub fn word(self) -> i64 {
+        self.0.unwrap_or(0)
+    }
+
+    /// `told` by the server some time before `now`, so what it leads by is more rather than less.
+    /// `continued`: by the one that was heard last.
+    pub fn heard(self, told: i64, now: Moment, continued: bool) -> HeardClock {
+        let least = told.saturating_sub(now.as_millis());
+        let Some(known) = self.0 else {
+            return HeardClock { lead: Self(Some(least)), gained: None };
+        };
+        let gained = least.saturating_sub(known);
+        if gained > TOLERANCE_MS {
+            let span = Duration::from_millis(gained.unsigned_abs());
+            return HeardClock { lead: self, gained: Some(span) };
+        }
+        // It was set back, or this host's was set ahead. Of another server that proves nothing, and the
+        // first may be back soon. What it gains little by little is kept until it is worth a step.
+        let stepped = gained < -TOLERANCE_MS;
+        let lead = if stepped && continued { Self(Some(least)) } else { self };
+        HeardClock { lead, gained: None }
+    }
+}
+
+/// A server's clock as this host has watched it beside its own monotonic clock, which nobody can set. So the
+/// host is a witness of its own: of what was minted since, it knows that the server's clock says how old it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Milliseconds that the server's clock is ahead of the monotonic clock.
+    pub lead: i64,
+    /// No instant that it told since, and none that it told another host, lies before a step back that was
+    /// not seen. In milliseconds of that clock.
+    pub since: i64,
+}
+
+impl Watched {
+    /// One more look, or the first. `told` by the server some time before `uptime`.
+    pub fn look(known: Option<Self>, told: i64, uptime: Uptime) -> Self {
+        let least = told.saturating_sub(uptime.as_millis());
+        let Some(Self { lead, since }) = known else { return Self { lead: least, since: told } };
+        if least < lead.saturating_sub(TOLERANCE_MS) {
+            // Set back, or another server's. What the former clock told to others may lie ahead of this one's.
+            let former = uptime.as_millis().saturating_add(lead);
+            return Self { lead: least, since: since.max(former) };
+        }
+        Self { lead: lead.max(least), since }
+    }
+
+    /// Whether the server's clock alone tells the age of what was minted at `minted`, by an answer of now:
+    /// `told` some time after `uptime`. One that is ahead of what was watched makes it older, not younger.
+    pub fn vouches(&self, minted: i64, told: i64, uptime: Uptime) -> bool {
+        let lead = told.saturating_sub(uptime.as_millis());
+        minted >= self.since && lead >= self.lead.saturating_sub(TOLERANCE_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 5_000_000_000;
+
+    /// The lead after looks at a server's clock: (milliseconds later here, there), and what it gained in all.
+    fn looked(looks: &[(i64, i64, bool)]) -> (ServerLead, u64) {
+        let (mut here, mut there) = (NOW, NOW + 700_000);
+        let (mut lead, mut sum) = (ServerLead::default(), 0);
+        for (passed, told, continued) in looks {
+            here += passed;
+            there += told;
+            let heard = lead.heard(there, Moment::from_millis(here), *continued);
+            let gained = heard.gained.unwrap_or_default().as_millis() as i64;
+            (lead, sum, here) = (heard.lead, sum + gained as u64, here + gained);
+        }
+        (lead, sum)
+    }
+
+    #[test]
+    fn a_host_that_stood_still_hears_from_the_server_for_how_long() {
+        let second = (1_000, 1_000, true);
+        let (_, gained) = looked(&[second, second, (200, 3_600_200, true), second]);
+        assert_eq!(gained, 3_600_000);
+        let (_, gained) = looked(&[second, (200, 3_600_200, false), second]);
+        assert_eq!(gained, 3_600_000, "its connection did not survive that");
+    }
+
+    #[test]
+    fn a_host_that_is_slewed_is_brought_nearer_step_by_step() {
+        let slow = (950, 1_000, true);
+        let (_, gained) = looked(&[slow; 1_000]);
+        assert!((45_000..=50_000).contains(&gained), "{gained}");
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_gain() {
+        let (_, gained) =
+            looked(&[(0, 0, true), (1_900, 1_000, true), (100, 1_000, true), (1_000, 1_000, true)]);
+        assert_eq!(gained, 0);
+    }
+
+    #[test]
+    fn servers_that_take_turns_and_differ_bring_nothing_nearer_twice() {
+        let mut looks = vec![(1_000, 1_000, false)];
+        for _ in 0..20 {
+            looks.extend([(1_000, 301_000, false), (1_000, -299_000, false)]);
+        }
+        assert_eq!(looked(&looks).1, 300_000);
+    }
+
+    #[test]
+    fn after_a_server_was_set_back_a_pause_is_noticed_all_the_same() {
+        let (_, gained) = looked(&[
+            (1_000, 1_000, true),
+            (1_000, -3_599_000, true),
+            (1_000, 1_000, true),
+            (0, 60_000, true),
+        ]);
+        assert_eq!(gained, 60_000);
+    }
+
+    /// What is known after looks at a server's clock: (milliseconds later here, there).
+    fn watched(looks: &[(i64, i64)]) -> (Watched, i64, i64) {
+        let (mut here, mut there) = (NOW, NOW + 700_000);
+        let mut watched = Watched::look(None, there, Moment::from_millis(here));
+        for (passed, told) in looks {
+            here += passed;
+            there += told;
+            watched = Watched::look(Some(watched), there, Moment::from_millis(here));
+        }
+        (watched, here, there)
+    }
+
+    fn vouched(looks: &[(i64, i64)], minted_ago: i64, told_later: i64) -> bool {
+        let (watched, here, there) = watched(looks);
+        watched.vouches(there - minted_ago, there + told_later, Moment::from_millis(here))
+    }
+
+    #[test]
+    fn of_what_was_minted_while_it_was_watched_a_servers_clock_tells_the_age() {
+        let looks = [(1_000, 1_000); 60];
+        assert!(vouched(&looks, 59_000, 0));
+        assert!(!vouched(&looks, 61_000, 0), "minted before");
+    }
+
+    #[test]
+    fn a_server_that_took_over_and_is_behind_is_no_witness_before_anybody_has_looked() {
+        let looks = [(1_000, 1_000); 60];
+        assert!(!vouched(&looks, 30_000, -300_000));
+        assert!(vouched(&looks, 30_000, 300_000), "ahead: it makes older");
+    }
+
+    #[test]
+    fn after_a_step_back_it_is_no_witness_of_what_the_former_clock_may_have_told() {
+        let mut looks = vec![(1_000, 1_000); 60];
+        looks.push((1_000, -299_000));
+        assert!(!vouched(&looks, 30_000, 0));
+        // Minted by the former clock, and by now in the past of this one.
+        looks.extend([(1_000, 1_000); 290]);
+        assert!(!vouched(&looks, 0, 0));
+        looks.extend([(1_000, 1_000); 20]);
+        assert!(vouched(&looks, 5_000, 0));
+        assert!(!vouched(&looks, 15_000, 0));
+    }
+
+    #[test]
+    fn a_way_that_is_slow_at_times_is_no_step() {
+        let looks = [(1_000, 1_000), (2_500, 1_000), (100, 1_000), (1_000, 1_000)];
+        assert!(vouched(&looks, 2_000, 0));
+    }
+
+    #[test]
+    fn a_host_that_slept_has_watched_on() {
+        let looks = [(1_000, 1_000), (1_000, 3_601_000), (1_000, 1_000)];
+        assert!(vouched(&looks, 3_600_000, 0));
+        assert!(!vouched(&looks, 1_000, -3_600_000), "and notices a step back of as much");
+    }
+}
