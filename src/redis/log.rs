@@ -317,7 +317,7 @@ pub(super) fn looked(
         Some(anchor) if *anchor == Anchor::default() => continued || last == *anchor,
         Some(anchor) => at(line()?)? == *anchor,
     };
-    let clock = seconds * 1000 + micros / 1000;
+    let clock = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     Some(Looked { stands, last, clock, heard_at: system::monotonic(), continued })
 }
 
