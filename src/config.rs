@@ -15,6 +15,8 @@ use crate::fx::Source;
 use crate::journal::Sink;
 
 mod dsn;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod read;
 pub mod secrets;
 #[cfg(test)]

@@ -38,6 +38,8 @@ use crate::resolve::Resolver;
 use crate::trust;
 
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod names;
 mod proxy;
 mod redirect;

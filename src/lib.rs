@@ -17,6 +17,7 @@
 //! - [`http`]: how rate sheets are fetched without a callable.
 //! - [`random`]: secrets and jitter.
 //! - [`trust`], [`resolve`]: whom TLS believes and where a name leads, for those who connect.
+//! - `fuzzing`: what must hold of every parser of foreign bytes, for tests and `fuzz/` alone.
 //! - `php`: the binding, and the only place that names concrete stores.
 //!
 //! The core (everything but `host`, `redis`, `http`, `php`) runs without PHP, Redis or a wall clock.
@@ -26,6 +27,8 @@ pub mod config;
 pub mod entry;
 pub mod error;
 pub mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod fx;
 #[cfg(feature = "host")]
 pub mod host;

@@ -2,6 +2,8 @@
 //! source, [`text`] is how `sharedstate_metrics()` says it. Where the counts live is the host's business:
 //! over all processes in shared memory, or in this process alone.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod tally;
 pub mod text;
 

@@ -83,6 +83,20 @@ final class TokenResponseTest extends TestCase
         self::assertEqualsWithDelta(7200, $info[1]['expires_at'] - $info[2], 6);
     }
 
+    public function test_a_kept_field_that_contains_the_token_is_left_out(): void
+    {
+        $kept = $this->php(<<<'PHP'
+            $response = fn (mixed $data) => fn () => ['access_token' => 'SECRET-T/"1"', 'expires_in' => 3600, 'data' => $data, 'scope' => ['a']];
+            foreach ([['token' => 'SECRET-T/"1"'], ['a', ['SECRET-T/"1"']], 'https://crm.example/?t=SECRET-T/"1"', 'another'] as $i => $data) {
+                shared_token_get("crm$i", $response($data), ['keep' => ['data', 'scope']]);
+                $kept[] = shared_token_info("crm$i")['kept'];
+            }
+            return $kept;
+            PHP);
+        $left = ['scope' => ['a']];
+        self::assertSame([$left, $left, $left, ['data' => 'another'] + $left], $kept);
+    }
+
     public static function lifetimes(): array
     {
         return array_map(static fn (int $seconds): array => [$seconds], [5, 30, 60, 120, 300, 3600]);

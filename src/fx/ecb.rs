@@ -12,7 +12,6 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use time::{Date, Month};
 
-use super::sheet::without_mark;
 use super::{MAX_DOCUMENT, Sheet};
 
 /// The ECB's root has two. Looking for one that is there twice takes time by their square.
@@ -29,7 +28,8 @@ impl Sheet {
                 document.len()
             ));
         }
-        let text = std::str::from_utf8(without_mark(document))
+        // The reader strips a byte order mark.
+        let text = std::str::from_utf8(document)
             .map_err(|_| "the ECB's document is not in UTF-8, as the ECB sends it")?;
         let Day { as_of, rates, .. } = newest_day(text)?;
         Self::build("EUR", Some(as_of), source.into(), rates)
@@ -61,6 +61,10 @@ fn newest_day(text: &str) -> Result<Day, String> {
                 return Err("the ECB's document declares a document type (DTD), which the ECB's \
                             never does: it is not read"
                     .into());
+            }
+            Event::Text(text) if walk.depth == 0 && text.trim_ascii().is_empty() => {}
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if walk.depth == 0 => {
+                return Err("the ECB's document has text outside of its root".into());
             }
             Event::Eof => return walk.end(),
             // Text and references to entities mean nothing here, and are not looked into.

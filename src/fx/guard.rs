@@ -155,7 +155,7 @@ fn keeps_its_place(waiting: &Sheet, other: &Sheet) -> bool {
 /// A day where one of them has no date.
 fn days_between(old: Option<i64>, new: Option<i64>) -> f64 {
     let dates = new.zip(old);
-    dates.map_or(1.0, |(new, old)| (new - old) as f64 / DAY as f64)
+    dates.map_or(1.0, |(new, old)| new.saturating_sub(old) as f64 / DAY as f64)
 }
 
 fn in_words(moves: &[(Currency, f64)]) -> Vec<String> {

@@ -2,6 +2,7 @@
 //! the next one. One document, so that all of it changes at once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,12 @@ impl Holding {
             validators: Validators::default(),
             not_before: BTreeMap::new(),
         }
+    }
+
+    /// For how long the source still wants to be left alone, if it does; `wall` is now, in Unix milliseconds.
+    pub fn left_alone(&self, source: &str, wall: i64) -> Option<Duration> {
+        let left = self.not_before.get(source)?.saturating_sub(wall.div_euclid(1000));
+        u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
     }
 
     /// What [`Self::to_bytes`] made, here or in another release. `Err` on one too new to be read:

@@ -7,6 +7,8 @@ use rust_decimal::Decimal;
 mod age;
 mod amount;
 mod ecb;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod guard;
 pub mod holding;
 pub mod quota;

@@ -240,11 +240,9 @@ impl Refresher {
     ) -> Result<(Sheet, Validators), Unanswered> {
         // Asked "anything newer than this?" only about a sheet of its own.
         let holding = held.and_then(|entry| Holding::from_bytes(&entry.value).ok());
-        let until = holding.as_ref().and_then(|it| it.not_before.get(source.name()).copied());
-        let left = until.map_or(0, |until| until - wall.div_euclid(1000));
-        if let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) {
-            let why = format!("it asked to be left alone for another {left} s");
-            return Err(Unanswered { why, retry_after: Some(Duration::from_secs(left)) });
+        if let Some(left) = holding.as_ref().and_then(|it| it.left_alone(source.name(), wall)) {
+            let why = format!("it asked to be left alone for another {} s", left.as_secs());
+            return Err(Unanswered { why, retry_after: Some(left) });
         }
         if within.is_zero() {
             return Err("there was no time left for it".into());
@@ -294,7 +292,7 @@ impl Refresher {
         };
         let holding = Holding::from_bytes(shelved.holding.get().as_bytes()).ok()?;
         let (now, wall) = (self.host.now(), self.host.wall().unix_millis());
-        let confirmed_at = now.plus_millis((shelved.confirmed_at * 1000 - wall).min(0));
+        let confirmed_at = shelved.confirmed(now, wall);
         let timing = Timing::sheet(confirmed_at, confirmed_at, self.rules.policy);
         let timing = self.rules.within_max_age(timing, holding.sheet.as_of(), now, wall);
         // Nobody knows what has happened since: due, and stale.
@@ -331,7 +329,8 @@ impl Refresher {
             return;
         }
         let (now, wall) = (self.host.now(), self.host.wall().unix_millis());
-        let confirmed_at = (wall + now.millis_until(entry.timing.minted_at)).div_euclid(1000);
+        let confirmed_at = wall.saturating_add(now.millis_until(entry.timing.minted_at));
+        let confirmed_at = confirmed_at.div_euclid(1000);
         let holding = String::from_utf8(entry.value.to_vec()).ok();
         let Some(holding) = holding.and_then(|text| RawValue::from_string(text).ok()) else {
             return;

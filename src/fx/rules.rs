@@ -50,7 +50,7 @@ impl Rules {
                 Verdict::Accepted | Verdict::Confirmed => "it was not kept".into(),
             });
         };
-        holding.not_before.retain(|_, until| *until * 1000 > wall);
+        holding.not_before.retain(|_, until| until.saturating_mul(1000) > wall);
         holding.not_before.extend(not_before.clone());
         let confirmed_at = match &verdict {
             Verdict::Accepted | Verdict::Confirmed => {

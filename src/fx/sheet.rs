@@ -47,8 +47,7 @@ impl Sheet {
     /// The document of a source whose kind is not known: XML is the ECB's, see
     /// [`Self::from_ecb_xml`], and anything else JSON, see [`Self::from_json`].
     pub fn from_text(document: &[u8], source: &str) -> Result<Self, String> {
-        let document = without_mark(document);
-        if document.trim_ascii_start().starts_with(b"<") {
+        if without_mark(document).trim_ascii_start().starts_with(b"<") {
             Self::from_ecb_xml(document, source)
         } else {
             Self::from_json(document, source)
@@ -209,7 +208,7 @@ impl Sheet {
 }
 
 /// The byte order mark that some editors put before UTF-8 means nothing.
-pub(super) fn without_mark(document: &[u8]) -> &[u8] {
+fn without_mark(document: &[u8]) -> &[u8] {
     document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
 }
 

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::Moment;
+
 /// What the file holds: a stored sheet, as its store had it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Shelved {
@@ -18,6 +20,13 @@ pub struct Shelved {
     /// Unix seconds.
     pub confirmed_at: i64,
     pub holding: Box<RawValue>,
+}
+
+impl Shelved {
+    /// When its sheet was confirmed, and no later than now; `wall` is the same instant in Unix milliseconds.
+    pub fn confirmed(&self, now: Moment, wall: i64) -> Moment {
+        now.plus_millis(self.confirmed_at.saturating_mul(1000).saturating_sub(wall).min(0))
+    }
 }
 
 /// The file of one application.
@@ -50,9 +59,7 @@ impl Shelf {
         let written = || {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(MAGIC.as_bytes())?;
-            file.write_all(format!("{}\n", sum_of(&body)).as_bytes())?;
-            file.write_all(&body)?;
+            file.write_all(&framed(&body))?;
             file.sync_all()?;
             std::fs::rename(&temporary, &self.path)?;
             File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
@@ -82,7 +89,12 @@ fn sum_of(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn understood(text: &[u8]) -> Option<Shelved> {
+/// A file's content: the first line, and what it is the sum of.
+pub(super) fn framed(body: &[u8]) -> Vec<u8> {
+    [MAGIC.as_bytes(), sum_of(body).as_bytes(), b"\n", body].concat()
+}
+
+pub(super) fn understood(text: &[u8]) -> Option<Shelved> {
     let rest = text.strip_prefix(MAGIC.as_bytes())?;
     let (sum, body) = rest.split_at_checked(64)?;
     let body = body.strip_prefix(b"\n")?;

@@ -201,7 +201,7 @@ pub fn decode(key: &Key, words: &[u64], seal: Option<&Seal>) -> Option<Record> {
     })
 }
 
-fn checksum(words: &[u64]) -> u64 {
+pub fn checksum(words: &[u64]) -> u64 {
     xxh3_64(bytes_of(&words[1..]))
 }
 

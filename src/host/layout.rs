@@ -408,8 +408,9 @@ impl Lost {
 pub struct State(pub u64);
 
 impl State {
+    /// None, too, in a damaged word that names a buffer which does not exist.
     pub fn buffer(self) -> Option<usize> {
-        ((self.0 & 7) as usize).checked_sub(1)
+        ((self.0 & 7) as usize).checked_sub(1).filter(|buffer| *buffer < BUFFERS)
     }
 
     /// The next state, with `buffer` current.
@@ -475,5 +476,6 @@ mod tests {
         assert_eq!(state.buffer(), Some(5));
         assert_eq!(state.then(None).buffer(), None);
         assert!(state.then(None).0 > state.0);
+        assert_eq!(State(7).buffer(), None, "there are six");
     }
 }

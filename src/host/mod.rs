@@ -7,6 +7,8 @@
 
 mod codec;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod layout;
 mod map;
 mod publish;

@@ -36,8 +36,8 @@ use crate::store::{Flying, Resident, StoreError};
 /// A writer holds its right for microseconds; one that has it this long is stopped.
 const WRITE_HOLD: Duration = Duration::from_millis(50);
 /// What a stopped writer costs the next one, once, is its deadline and the grace: 70 ms. The rest is
-/// for a next one that hardly gets to run itself.
-const WRITE_WAIT: Duration = Duration::from_millis(250);
+/// for a next one that hardly gets to run itself. A fuzzer makes such a writer up with every other input.
+const WRITE_WAIT: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 250 });
 
 pub struct Table {
     pub place: Place,
@@ -469,8 +469,10 @@ impl<'a> Tenure<'a> {
             if ahead != 0 && ahead < 1 << 23 {
                 return false;
             }
+            // A damaged word may name a slot of another bucket, or none.
+            let aim = target.aim.filter(|(slot, _)| slot / WAYS == self.index);
             if ahead != 0
-                && let Some((slot, buffer)) = target.aim
+                && let Some((slot, buffer)) = aim
             {
                 if !self.set_aside(slot, target.generation, buffer) {
                     return false;
@@ -657,8 +659,9 @@ impl<'a> Tenure<'a> {
             self.table.place.folder.display()
         );
         let before = self.table.count(Counter::TableFull, 1);
-        if (before + 1).is_power_of_two() {
-            log::warn!("{why}; this has happened {} times", before + 1);
+        let times = before.wrapping_add(1);
+        if times.is_power_of_two() {
+            log::warn!("{why}; this has happened {times} times");
         }
         StoreError::Refused(why)
     }
@@ -695,11 +698,11 @@ impl<'a> Tenure<'a> {
             self.table.eviction(tag).store(tag, Relaxed);
             let before = self.table.count(Counter::EvictedUsable, 1);
             // At 1, 2, 4, 8…: a table that is too small must be heard of, and not flood the log.
-            if (before + 1).is_power_of_two() {
+            let times = before.wrapping_add(1);
+            if times.is_power_of_two() {
                 log::warn!(
-                    "the host table evicted a usable entry, for the {}. time: raise \
-                     sharedstate.host.slots or sharedstate.host.memory",
-                    before + 1
+                    "the host table evicted a usable entry, for the {times}. time: raise \
+                     sharedstate.host.slots or sharedstate.host.memory"
                 );
             }
         }

@@ -132,10 +132,14 @@ fn seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
 }
 
+/// Nobody counts so far, but the file of the counts may be damaged; and the sum of a few of these fits a word.
+const LARGEST: u64 = 1 << 53;
+
 fn spans(metric: &mut MetricEncoder<'_>, spans: &Spans) -> Written {
     let bounds = BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(spans.buckets).collect();
-    let count = spans.buckets.iter().sum();
+    let counts = spans.buckets.map(|count| count.min(LARGEST));
+    let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+    let count = counts.iter().sum();
     metric.encode_histogram::<NoLabelSet>(seconds(spans.sum), count, &buckets, None)
 }
 
@@ -439,5 +443,14 @@ mod tests {
         tally.mint_failed(b"crm", Duration::ZERO);
         let text = text(Scrape { counts: tally.counts(), ..Scrape::default() });
         assert_eq!(series(&text, "sharedstate_tokens_usable{family="), ["\"crm\"} 0"]);
+    }
+
+    #[test]
+    fn damaged_counts_are_shown_and_do_not_overflow() {
+        let waited = Spans { sum: u64::MAX, buckets: [u64::MAX; BOUNDS.len() + 1] };
+        let counts = Counts { waited, ..Counts::default() };
+        let text = text(Scrape { counts, ..Scrape::default() });
+        let most = 12 * (1_u64 << 53);
+        assert_eq!(series(&text, "sharedstate_wait_seconds_count "), [most.to_string()]);
     }
 }

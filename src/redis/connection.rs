@@ -32,6 +32,20 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// To whoever is at the other end of `transport`.
+    #[cfg(any(test, fuzzing))]
+    pub fn over(transport: Box<dyn Transport>) -> Self {
+        Self {
+            transport,
+            parser: Parser::new(),
+            database: 0,
+            endpoint: Endpoint::Unix { path: "/".into() },
+            address: None,
+            sent: Arc::default(),
+            broken: false,
+        }
+    }
+
     /// All requests from now on end by `deadline`.
     pub fn set_deadline(&mut self, deadline: Uptime) {
         self.transport.set_limit(Limit::by(deadline));

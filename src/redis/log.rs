@@ -281,8 +281,8 @@ pub struct Named {
     pub cut_at: Option<u64>,
 }
 
-type Line = (String, HashMap<String, String>);
-type Lines = Vec<Line>;
+pub(super) type Line = (String, HashMap<String, String>);
+pub(super) type Lines = Vec<Line>;
 
 /// A line's place as Redis has it.
 fn shown((ms, number): (u64, u64)) -> String {
@@ -300,7 +300,11 @@ fn anchor_at((id, said): &Line) -> Option<Anchor> {
 }
 
 /// What the answers say: the server's clock, where the log ends and, asked for an anchor, the line there.
-fn looked(answers: Vec<Value>, anchor: Option<&Anchor>, continued: bool) -> Option<Looked> {
+pub(super) fn looked(
+    answers: Vec<Value>,
+    anchor: Option<&Anchor>,
+    continued: bool,
+) -> Option<Looked> {
     let mut answers = answers.into_iter();
     let (seconds, micros) = <(i64, i64)>::from_redis_value(answers.next()?).ok()?;
     let mut line = || Some(Lines::from_redis_value(answers.next()?).ok()?.into_iter().next());
@@ -313,13 +317,13 @@ fn looked(answers: Vec<Value>, anchor: Option<&Anchor>, continued: bool) -> Opti
         Some(anchor) if *anchor == Anchor::default() => continued || last == *anchor,
         Some(anchor) => at(line()?)? == *anchor,
     };
-    let clock = seconds * 1000 + micros / 1000;
+    let clock = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     Some(Looked { stands, last, clock, heard_at: system::monotonic(), continued })
 }
 
 /// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later
 /// release's, and nothing to us. `None`: there may be more than was taken.
-fn lines(answer: Value, after: &Anchor, latest: Version) -> Option<Followed> {
+pub(super) fn lines(answer: Value, after: &Anchor, latest: Version) -> Option<Followed> {
     let streams = Option::<Vec<(String, Lines)>>::from_redis_value(answer).ok()?;
     let lines = streams.into_iter().flatten().next().map(|(_, lines)| lines).unwrap_or_default();
     if lines.len() >= MOST {

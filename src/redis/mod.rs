@@ -16,6 +16,8 @@ mod age;
 pub mod config;
 pub mod connection;
 pub mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod log;
 pub mod pool;
 mod scripts;

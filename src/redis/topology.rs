@@ -130,7 +130,7 @@ fn half_way(share: Uptime, deadline: Uptime) -> Uptime {
 
 /// From the answers to `CLUSTER KEYSLOT` and `CLUSTER SLOTS`: rows of first slot, last slot, the
 /// master as host and port, replicas. An empty host means the node that was asked.
-fn holder_of(answers: Vec<Value>, asked: &Endpoint) -> Option<Endpoint> {
+pub(super) fn holder_of(answers: Vec<Value>, asked: &Endpoint) -> Option<Endpoint> {
     let [slot, rows]: [Value; 2] = answers.try_into().ok()?;
     let slot = u16::from_redis_value(slot).ok()?;
     for row in Vec::<Vec<Value>>::from_redis_value(rows).ok()? {

@@ -126,7 +126,7 @@ impl Record {
         }
         self.lease = None;
         if let Some(Failure { base, least, reason }) = failure {
-            self.failures += 1;
+            self.failures = self.failures.saturating_add(1);
             self.retry_at = now.plus(jittered(backoff(*base, self.failures)).max(*least));
             self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
         }
@@ -205,7 +205,7 @@ impl Record {
         }
         // Not above a mint in flight: that one is already the answer to this rejection.
         *at.floor = entry.version.next().max(*at.floor);
-        self.rejections += 1;
+        self.rejections = self.rejections.saturating_add(1);
         self.reject_at = at.now.plus(rejection_pause(self.rejections));
         Rejection::Dropped
     }

@@ -279,6 +279,26 @@ fn a_token_is_never_kept_beside_itself() {
     let response = json!({"token": "x", "expires_in": 60, "bearer": "x", "scope": ["a"]});
     let token = read_with(&keep, Answer::Json(response)).unwrap();
     assert_eq!(Value::Object(token.kept), json!({"scope": ["a"]}));
+    for hiding in [
+        json!({"inner": {"token": "hunter2 \"quoted\""}}),
+        json!(["a", "hunter2 \"quoted\""]),
+        json!("https://crm.example/?access_token=hunter2 \"quoted\"&x=1"),
+        json!({"hunter2 \"quoted\"": 1}),
+    ] {
+        let token = "hunter2 \"quoted\"";
+        let response = json!({"token": token, "expires_in": 60, "bearer": hiding, "scope": "a"});
+        let token = read_with(&keep, Answer::Json(response)).unwrap();
+        assert_eq!(Value::Object(token.kept), json!({"scope": "a"}));
+    }
+    for (token, scope) in [("x", json!(["x"])), ("12345678", json!(12345678))] {
+        let response = json!({"token": token, "expires_in": 60, "bearer": "xy", "scope": scope});
+        let token = read_with(&keep, Answer::Json(response)).unwrap();
+        assert_eq!(
+            Value::Object(token.kept),
+            json!({"bearer": "xy"}),
+            "a short one counts as a whole"
+        );
+    }
 }
 
 #[test]

@@ -84,13 +84,16 @@ final class TokenResponse
 
     /**
      * @param list<string> $names
-     * @return array<string, mixed> never the token, whatever other name the issuer has for it
+     * @return array<string, mixed> never a field that has the token in it: a short one as a whole, any other anywhere
      */
     public function kept(array $names): array
     {
         $kept = array_intersect_key($this->fields, array_flip($names));
         ksort($kept, SORT_STRING);
-        return array_filter($kept, fn (mixed $value): bool => $value !== $this->token);
+        $json = static fn (mixed $value): string => (string) json_encode($value, \JSON_INVALID_UTF8_SUBSTITUTE | \JSON_PARTIAL_OUTPUT_ON_ERROR);
+        $quoted = $json($this->token);
+        $wanted = \strlen($this->token) < 8 ? $quoted : substr($quoted, 1, -1);
+        return array_filter($kept, static fn (mixed $value): bool => !str_contains($json($value), $wanted));
     }
 
     /** @return array<string, mixed> */

@@ -117,7 +117,10 @@ fn a_document_of_another_form_is_refused_in_words() {
     let one = day("2026-10-30", "1.1172");
     for (document, words) in [
         ("", "incomplete"),
-        ("rates", "incomplete"),
+        ("rates", "text outside of its root"),
+        (&format!("x{}", with(&one)), "text outside of its root"),
+        (&format!("{}&x;", with(&one)), "text outside of its root"),
+        (&format!("\u{feff}\u{feff}{}", with(&one)), "text outside of its root"),
         ("<html><body>Log in</body></html>", "\"html\" at its root"),
         ("<Envelope/>", "has no rates"),
         ("<Envelope/><Envelope/>", "at its root"),
