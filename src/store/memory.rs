@@ -272,7 +272,7 @@ impl Host for MemoryHost {
             heartbeat: state.heartbeat,
             bell: slot.bell,
             busy_until: slot.busy_until,
-            newest: slot.newest,
+            newest: slot.newest.max(slot.floor),
             highest: state.issued,
             floor: slot.floor,
             pending_rejection: slot.record.pending_rejection,

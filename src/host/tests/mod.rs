@@ -16,7 +16,7 @@ use super::{HostTable, Place, Sizes};
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Entry, Fingerprint, Key, Kind, Timing, Version};
 use crate::store::Store as _;
-use crate::store::conformance::{RealTime, check};
+use crate::store::conformance::{RealTime, check, check_host};
 
 pub fn temp() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("sharedstate-test-").tempdir_in("/dev/shm").unwrap()
@@ -84,6 +84,18 @@ fn the_host_table_keeps_the_contract_of_a_store() {
         Box::new(HostTable::open(Place::new(dir.path(), &[&name]), small(), None).unwrap())
     };
     check("HostTable", &make, &RealTime);
+}
+
+#[test]
+fn the_host_table_keeps_the_contract_of_a_host() {
+    let dir = temp();
+    let made = std::cell::Cell::new(0);
+    let make = || -> Box<dyn crate::store::Host> {
+        made.set(made.get() + 1);
+        let name = format!("host {}", made.get());
+        Box::new(HostTable::open(Place::new(dir.path(), &[&name]), small(), None).unwrap())
+    };
+    check_host("HostTable", &make, &RealTime);
 }
 
 /// What a child process does; started by [`processes::spawn`].

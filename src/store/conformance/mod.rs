@@ -1,4 +1,4 @@
-//! The contract of [`Store`], one named claim per line, run on every implementation.
+//! The contracts of [`Store`] and of [`super::Host`], one named claim per line, run on every implementation.
 //!
 //! A store that keeps real time cannot be told what time it is, so claims pass time through
 //! [`Pace`]: a fake clock jumps, a real one sleeps. Spans are short where a claim waits for their
@@ -56,6 +56,17 @@ impl Pace for RealTime {
     }
 }
 
+/// What is broken, if the claim is.
+fn broken(store: &str, claim: &str, holds: impl FnOnce()) -> Option<String> {
+    let panic = catch_unwind(AssertUnwindSafe(holds)).err()?;
+    let why = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_default();
+    Some(format!("{store} breaks `{claim}`: {why}"))
+}
+
 /// Check every claim on a store of its own, made by `make`; panics with the list of broken ones.
 pub fn check(store: &str, make: &dyn Fn() -> Box<dyn Store>, pace: &dyn Pace) {
     let claims = [lease::CLAIMS, publish::CLAIMS, refusal::CLAIMS];
@@ -65,13 +76,7 @@ pub fn check(store: &str, make: &dyn Fn() -> Box<dyn Store>, pace: &dyn Pace) {
         .filter_map(|(claim, holds)| {
             let made = make();
             let bench = Bench { store: &*made, pace };
-            let panic = catch_unwind(AssertUnwindSafe(|| holds(&bench))).err()?;
-            let why = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                .unwrap_or_default();
-            Some(format!("{store} breaks `{claim}`: {why}"))
+            broken(store, claim, || holds(&bench))
         })
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
@@ -84,9 +89,12 @@ macro_rules! claims {
 type Holds = fn(&Bench<'_>);
 type Claims = &'static [(&'static str, Holds)];
 
+mod host;
 mod lease;
 mod publish;
 mod refusal;
+
+pub use host::check_host;
 
 /// Long enough that no claim sees its end.
 const LONG: Duration = Duration::from_secs(30);

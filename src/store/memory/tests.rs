@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::fake::FakeClock;
 use crate::entry::{Fingerprint, Kind, Timing};
-use crate::store::conformance::{check, secret};
+use crate::store::conformance::{check, check_host, secret};
 
 fn at(ms: i64) -> Moment {
     Moment::from_millis(ms)
@@ -41,6 +41,13 @@ fn board(host: &MemoryHost, until: i64, now: i64) -> Result<(Right, Option<Secre
         Boarding::Mine { right, orphan } => Ok((right, orphan)),
         Boarding::Taken { bell, .. } => Err(bell),
     }
+}
+
+#[test]
+fn process_memory_keeps_the_contract_of_a_host() {
+    let clock = Arc::new(FakeClock::at(1_000_000));
+    let make = || -> Box<dyn Host> { Box::new(MemoryHost::new(clock.clone())) };
+    check_host("MemoryHost", &make, &*clock);
 }
 
 #[test]
