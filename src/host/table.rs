@@ -461,7 +461,7 @@ impl<'a> Tenure<'a> {
     /// Make sure that no former holder can announce anything from here on, and set aside the buffer
     /// that one may still be writing to. Every step may be repeated by the next holder, should we
     /// die in the middle. `false`: we were given up on ourselves.
-    fn settle(&self) -> bool {
+    pub(super) fn settle(&self) -> bool {
         for _ in 0..4 {
             let word = self.bucket.target.load(Acquire);
             let target = Target::unpack(word);
@@ -614,7 +614,7 @@ impl<'a> Tenure<'a> {
         self.bucket.target.swing(self.target(None), self.target(Some((slot, buffer))))
     }
 
-    fn retract(&self, slot: usize, buffer: usize) {
+    pub(super) fn retract(&self, slot: usize, buffer: usize) {
         self.bucket.target.swing(self.target(Some((slot, buffer))), self.target(None));
     }
 

@@ -130,6 +130,35 @@ fn a_writer_stopped_while_evicting_cannot_evict_who_came_after() {
 }
 
 #[test]
+fn whoever_was_given_up_on_publishes_nothing_before_the_next_writer_has() {
+    let Two { stopped, other, .. } = &two();
+    let crm = key("crm");
+    write(other, &crm, 1);
+    let slot = other.find(&crm).unwrap();
+    let tenure = begin(stopped, &crm);
+    let seen = State(stopped.map.slot(slot).state.load(Acquire));
+    let buffer = tenure.idle_buffer(slot, seen, 0).unwrap();
+    assert!(tenure.announce(slot, buffer));
+    overrun();
+    let next = loop {
+        match Tenure::begin(other, other.bucket(other.hash(&crm))).unwrap() {
+            Some(next) => break next,
+            None => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    };
+    // It goes on now, before the next writer has done anything but take over.
+    let late = seen.then(Some(buffer)).0;
+    let swung = stopped.map.slot(slot).state.compare_exchange(seen.0, late, Acquire, Acquire);
+    assert!(swung.is_err(), "the late publication went through");
+    assert!(next.announce(slot, 0));
+    assert!(!tenure.settle(), "it has not noticed that somebody else writes");
+    next.retract(slot, 0);
+    next.end();
+    tenure.end();
+    assert_eq!(version(other, &crm), Some(1));
+}
+
+#[test]
 fn a_running_writer_is_not_given_up_on() {
     let Two { stopped: running, other, .. } = &two();
     let crm = key("crm");

@@ -103,12 +103,13 @@ fn what_is_heard_of_is_not_vouched_for(host: &dyn Host, pace: &dyn Pace) {
 
 fn what_nobody_can_have_issued_is_not_noted(host: &dyn Host, pace: &dyn Pace) {
     have(host, 5);
+    host.hear(&key(), Version(9), Version(4));
     let beyond = Version(Version::latest(pace.wall()).0 + 600_000_000);
     host.raise_floor(&key(), beyond);
     host.hear(&key(), beyond, beyond);
     have(host, beyond.0);
     let known = host.look(&key()).unwrap();
-    assert_eq!((known.newest, known.floor), (Version(5), Version::NONE));
+    assert_eq!((known.newest, known.floor), (Version(9), Version(4)), "what was known is lost");
     assert!(known.highest < beyond);
     assert_eq!(known.entry.map(|entry| entry.version), Some(Version(5)));
 }
@@ -116,7 +117,8 @@ fn what_nobody_can_have_issued_is_not_noted(host: &dyn Host, pace: &dyn Pace) {
 fn a_floor_counts_as_heard_of(host: &dyn Host, _: &dyn Pace) {
     have(host, 5);
     host.raise_floor(&key(), Version(9));
-    assert_eq!(host.look(&key()).unwrap().newest, Version(9));
+    let known = host.look(&key()).unwrap();
+    assert_eq!((known.newest, known.highest), (Version(9), Version(9)));
 }
 
 fn a_heartbeat_only_grows(host: &dyn Host, pace: &dyn Pace) {
