@@ -7,7 +7,8 @@ use std::process::Command;
 
 use super::super::table::Table;
 use super::{HostTable, Place, Sizes, entry, genuine, key, open, put, small, temp};
-use crate::store::Host as _;
+use crate::clock::Clock as _;
+use crate::store::{Host as _, Store as _};
 
 fn version(table: &HostTable, name: &str) -> Option<u64> {
     let found = table.look(&key(name))?.entry?;
@@ -262,4 +263,18 @@ fn all_16384_slots_of_1200_bytes_fit_dockers_64_mb() {
         assert!(n < 60_000, "{:?}", table.usage());
     }
     assert_eq!(table.counted(crate::metrics::Counter::TableFull), 0, "{:?}", table.usage());
+}
+
+#[test]
+fn a_table_takes_no_more_memory_than_it_may() {
+    let dir = temp();
+    let sizes = Sizes::new(1_024, 16 * 1_024, 3 << 20);
+    let table = HostTable::open(Place::new(dir.path(), &["test"]), sizes, None).unwrap();
+    for n in 0..1_024 {
+        // Refused when it is full and nothing may go.
+        let (key, now) = (key(&format!("key {n}")), table.now());
+        let _ = table.restore(&key, &entry(&key, 5, 9_000, now), now);
+        let usage = table.usage();
+        assert!(usage.occupied <= usage.memory, "{usage:?}");
+    }
 }

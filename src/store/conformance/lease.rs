@@ -3,6 +3,7 @@
 use super::*;
 
 pub const CLAIMS: Claims = claims![
+    a_version_is_the_microseconds_of_a_clock_at_least,
     an_empty_store_gives_a_lease,
     at_most_one_of_many_claimers_gets_the_lease,
     the_other_hears_how_long_the_lease_lasts,
@@ -157,4 +158,12 @@ fn nobody_abandons_the_lease_of_another(b: &Bench) {
     b.fail(&lost, LONG, "too late to complain");
     let reply = b.claim_by(3);
     assert!(matches!(reply, Claimed::Busy(_)), "{reply:?}");
+}
+
+fn a_version_is_the_microseconds_of_a_clock_at_least(bench: &Bench<'_>) {
+    let wall = bench.pace.wall().unix_micros();
+    assert!(
+        bench.lease_by(1).version.0 + 1_000_000 > wall,
+        "a store that lost all issues it again"
+    );
 }
