@@ -253,6 +253,39 @@ impl Process {
     }
 }
 
+#[test]
+fn what_is_dropped_while_it_is_minted_twice_is_not_minted_a_third_time() {
+    let mut fleet = fleet(2);
+    let mut minter = fleet.process(0);
+    for _ in 0..2 {
+        fleet.run(&mut minter);
+        fleet.hosts[1].1.invalidate(&key(), None).unwrap();
+        fleet.mint(&mut minter, MINT);
+    }
+    fleet.run(&mut minter);
+    let State::Done(Err(FlightError::MintFailed { reason, .. })) = &minter.state else {
+        panic!("{:?}", minter.state)
+    };
+    assert!(reason.contains("invalidated twice"), "{reason}");
+    assert!(fleet.get(1).is_ok(), "its lease was given back");
+}
+
+#[test]
+fn what_an_answer_names_as_dropped_is_dropped_here_at_once() {
+    let mut fleet = fleet(2);
+    fleet.get(1).unwrap();
+    fleet.get(0).unwrap();
+    fleet.hosts[1].1.invalidate(&key(), None).unwrap();
+    fleet.later(2_000);
+    let mut process = fleet.process(0);
+    let asked = fleet.network.operations();
+    while fleet.network.operations() == asked {
+        fleet.step(&mut process);
+    }
+    // Whatever becomes of this process.
+    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().entry, None);
+}
+
 /// Run `process` a moment after it began, with a slow answer, and say when it asked and what is confirmed.
 fn asked_and_confirmed(fleet: &mut Fleet, process: &mut Process) -> (Moment, Moment) {
     fleet.later(100);
