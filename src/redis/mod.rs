@@ -73,6 +73,11 @@ impl RedisStore {
         Self { seal, ..self }
     }
 
+    #[cfg(test)]
+    pub fn over(self, network: Arc<dyn connection::Network>) -> Self {
+        Self { pool: self.pool.over(network), ..self }
+    }
+
     fn reading<'a>(&'a self, key: &'a Key, now: Moment) -> Reading<'a> {
         let seal = self.seal.as_deref();
         Reading { key, now, wall: system::wall(), seal, clocks: &self.clocks }

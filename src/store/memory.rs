@@ -161,6 +161,18 @@ impl MemoryHost {
         }
     }
 
+    /// The key's bell, without a look at anything else.
+    #[cfg(test)]
+    pub fn bell(&self, key: &Key) -> u32 {
+        self.state.lock().slots.get(key.bytes()).map_or(0, |slot| slot.bell)
+    }
+
+    /// The term of whoever leads, or led last.
+    #[cfg(test)]
+    pub fn term(&self) -> Right {
+        self.state.lock().term
+    }
+
     fn latest(&self) -> Version {
         Version::latest(self.clock.wall())
     }

@@ -1,0 +1,20 @@
+//! Simulation: whole fleets in simulated time, over the code that is in use.
+
+mod befall;
+mod clock;
+mod data;
+mod dice;
+mod host;
+mod issuer;
+mod lua;
+mod network;
+mod plan;
+mod promises;
+mod resp;
+mod server;
+mod task;
+mod tests;
+mod trace;
+mod watched;
+mod witness;
+mod world;

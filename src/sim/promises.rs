@@ -1,0 +1,204 @@
+//! The promises of docs/PROTOCOL.md, each judged by what really happened.
+
+use super::clock::{MS, Micros, SECOND};
+use super::data::Data;
+use super::host::{Began, Process};
+use super::issuer::Issued;
+use super::plan::Wrong;
+use super::task::{self, Owner};
+use super::witness::{self, MintSeen, Split, Witness};
+use crate::clock::Clock as _;
+use crate::entry::{Key, Version};
+use crate::flight::machine::Authority;
+use crate::flight::{FlightError, Served, StoreDown};
+use crate::store::{Host as _, Known};
+
+/// What clocks that are right differ by, what a tick is and what a timeline passes over.
+const IN_STEP: Micros = 250 * MS;
+/// A host that stood still for less does not hear of it.
+const STOOD_UNHEARD: Micros = 2_500 * MS;
+/// Who waits for a turn to ask, connects, and is answered slowly.
+const QUEUE: Micros = 500 * MS;
+
+impl Witness {
+    fn breaks(&mut self, sentence: String) {
+        super::trace::say(|| format!("BROKEN: {sentence}"));
+        self.broken.get_or_insert(sentence);
+    }
+
+    /// A script ran over a key's row on the authority.
+    pub fn judge_row(&mut self, key: usize, row: &[u8], takeover: &[u8], data: &Data, wall: i64) {
+        let (line, digest) = self.look_at_row(row, data);
+        let before = self.rows[key].now();
+        if line.version > Version::NONE && line.version < line.floor {
+            self.breaks(format!("Version {} is stored below the floor {}.", line.version, line.floor));
+        }
+        if line.floor < before.floor {
+            self.breaks(format!("The floor went back from {} to {}.", before.floor, line.floor));
+        }
+        if line.version > Version::NONE && line.version < before.version {
+            self.breaks(format!(
+                "An older mint, {}, replaced a newer one, {}.",
+                line.version, before.version
+            ));
+        }
+        if line.version > Version::NONE {
+            let known = self.values.entry((key, line.version)).or_insert_with(|| digest.clone());
+            if *known != digest {
+                self.breaks(format!("Two values were committed as version {}.", line.version));
+            }
+        }
+        if (line.version, line.floor) != (before.version, before.floor) {
+            self.rows[key].lines.push(line);
+        }
+        self.rows[key].digest = digest;
+        self.judge_lease(key, takeover, data, wall);
+    }
+
+    fn judge_lease(&mut self, key: usize, takeover: &[u8], data: &Data, wall: i64) {
+        let lease = data.peek_text(&witness::lease_of(&self.keys[key]));
+        let lease = lease.map(|(text, until)| (text.to_vec(), until.unwrap_or(i64::MAX)));
+        let secret = |text: &[u8]| text.split(|byte| *byte == b':').next().unwrap_or_default().to_vec();
+        if let (Some((before, until)), Some((after, _))) = (&self.rows[key].lease, &lease)
+            && secret(before) != secret(after)
+            && *until > wall / 1000
+            && secret(before) != takeover
+        {
+            let (before, after) = (before.clone(), after.clone());
+            self.breaks(format!(
+                "The lease {} was given while {} lived.",
+                String::from_utf8_lossy(&after),
+                String::from_utf8_lossy(&before)
+            ));
+        }
+        self.rows[key].lease = lease;
+    }
+
+    /// The version a host knows to have been the newest then was it.
+    fn judge_confirmed(&mut self, owner: Owner, key: usize, known: &Known, version: Version) {
+        let when = self.true_time(owner.host, known.confirmed_at);
+        let row = &self.rows[key];
+        let newest = row.at(when).version;
+        let excused = self.splits.iter().any(|Split { from, until }| {
+            (*from..=*until).contains(&when) && version >= row.at(*from - 1).version
+        });
+        if version < newest && !excused {
+            self.breaks(format!(
+                "Host {} vouches that version {version} of key {key} was the newest {} ms ago, and \
+                 version {newest} was.",
+                owner.host,
+                (task::now() - when) / MS
+            ));
+        }
+    }
+
+    pub fn judge_mint(&mut self, mint: &MintSeen) {
+        if mint.authority == Authority::Host && self.settings.store_down == StoreDown::Fail {
+            self.breaks(format!("Host {} minted for itself and must not.", mint.owner.host));
+        }
+    }
+
+    fn judge_end(&mut self, owner: Owner, issued: &Issued) {
+        let now = task::now();
+        let seen = &self.hosts[owner.host];
+        if seen.unaware {
+            return;
+        }
+        let margin = (self.settings.margin.as_micros() as i64).min(self.settings.lifetime / 5);
+        let (end, what) = match self.settings.wrong {
+            Wrong::Nobody => (issued.expires - margin, "inside its margin"),
+            _ => (issued.expires, "after its end"),
+        };
+        let stands = matches!(self.settings.wrong, Wrong::Host(_));
+        let slack = if stands { STOOD_UNHEARD } else { 0 };
+        if now >= end + IN_STEP + slack {
+            self.breaks(format!(
+                "Host {} handed out a token {what}, by {} ms.",
+                owner.host,
+                (now - end) / MS
+            ));
+        }
+    }
+
+    fn judge_young(&mut self, owner: Owner, key: usize, served: &Served) {
+        let now = task::now();
+        let twice = 2 * self.settings.staleness.as_micros() as i64;
+        // An answer may take its time, and who waits for another's gives up after 300 ms.
+        let old = now - twice - SECOND - self.settings.timeout.as_micros() as i64;
+        if old < self.hosts[owner.host].disturbed_until {
+            return;
+        }
+        let newest = self.rows[key].at(old);
+        let version = served.entry.version;
+        if version < newest.version || version < newest.floor {
+            self.breaks(format!(
+                "Host {} served version {version} of key {key}, and for {} ms and more there was {newest:?}.",
+                owner.host,
+                (now - old) / MS
+            ));
+        }
+    }
+}
+
+/// A lookup ended in this token.
+pub fn served(process: &Process, key: &Key, served: &Served) {
+    let owner = process.owner();
+    let memory = &process.machine.memory;
+    let (now, known) = (memory.now(), memory.look(key));
+    let issuer = process.issuer().borrow();
+    let issued = issuer.token(&served.entry.value);
+    witness::with(|witness| {
+        let index = witness.key(key);
+        witness.served += 1;
+        let Some(issued) = issued.filter(|issued| issued.key == *key) else {
+            return witness.breaks(format!("Host {} served what is no token of it.", owner.host));
+        };
+        witness.judge_end(owner, issued);
+        if served.trusted_until > served.entry.timing.usable_until || !served.entry.servable(key.kind(), now) {
+            witness.breaks(format!("Host {} serves what it knows to have ended.", owner.host));
+        }
+        let version = served.entry.version;
+        let told = witness.hosts[owner.host].told[index];
+        if version < told.floor {
+            witness.breaks(format!(
+                "Host {} served version {version} of key {index} below the floor {} that it knows.",
+                owner.host, told.floor
+            ));
+        }
+        if version < told.served {
+            witness.breaks(format!(
+                "Host {} served version {version} of key {index} after version {}.",
+                owner.host, told.served
+            ));
+        }
+        witness.hosts[owner.host].told[index].served = version.max(told.served);
+        if let Some(known) = &known
+            && known.entry.as_ref().is_some_and(|entry| entry.version == version)
+        {
+            witness.judge_confirmed(owner, index, known, version);
+        }
+        if !served.degraded {
+            witness.judge_young(owner, index, served);
+        }
+    });
+}
+
+/// A lookup ended, after so long.
+pub fn waited(process: &Process, began: &Began, minted: Micros, mints: i64, error: Option<&FlightError>) {
+    let stopped = process.stopped_for.get() - began.stopped_for;
+    let stood = process.machine.stood_for.get() - began.stood_for;
+    let waited = task::now() - began.at - minted - stopped - stood;
+    witness::with(|witness| {
+        let timeout = witness.settings.timeout.as_micros() as i64;
+        let question = QUEUE + 5 * timeout;
+        let allowed = witness.settings.wait.as_micros() as i64 + question * (1 + 4 * mints) + 100 * MS;
+        if waited > allowed {
+            witness.breaks(format!(
+                "A lookup on host {} waited for {} ms, of {} at the most: {error:?}.",
+                process.machine.index,
+                waited / MS,
+                allowed / MS
+            ));
+        }
+    });
+}

@@ -1,0 +1,188 @@
+//! The stores that are in use, with somebody beside them who notes what was asked and answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{trace, witness};
+use crate::clock::Moment;
+use crate::entry::{Digest, Entry, Key, Version};
+use crate::redis::RedisStore;
+use crate::redis::log::RedisLog;
+use crate::store::log::{Anchor, ChangeLog, Fetched, Followed, Looked, Stored};
+use crate::store::memory::MemoryHost;
+use crate::store::{
+    Claim, Claimed, Committed, Failure, Host as _, Lease, Noticed, Reply, Reservation, Store,
+    StoreError,
+};
+
+pub struct WatchedStore {
+    inner: RedisStore,
+    host: usize,
+    memory: Arc<MemoryHost>,
+}
+
+/// What a host is told of a floor counts for it, as long as the key has a place there.
+fn heard(host: usize, memory: &MemoryHost, key: &Key, floor: Version) {
+    if memory.reserve(key) != Reservation(0) {
+        witness::heard_floor(host, key, floor);
+    }
+}
+
+impl WatchedStore {
+    pub fn new(inner: RedisStore, host: usize, memory: Arc<MemoryHost>) -> Self {
+        Self { inner, host, memory }
+    }
+
+    fn told<T: std::fmt::Debug>(
+        &self,
+        what: &str,
+        key: &Key,
+        reply: Result<Reply<T>, StoreError>,
+    ) -> Result<Reply<T>, StoreError> {
+        trace::say(|| format!("host {}: {what} of {key:?} -> {reply:?}", self.host));
+        if let Ok(reply) = &reply {
+            heard(self.host, &self.memory, key, reply.floor);
+        }
+        reply
+    }
+}
+
+impl Store for WatchedStore {
+    fn claim(&self, key: &Key, claim: &Claim, now: Moment) -> Result<Reply<Claimed>, StoreError> {
+        trace::say(|| format!("host {}: claims {key:?}: {claim:?}", self.host));
+        witness::claims(claim);
+        let reply = self.inner.claim(key, claim, now);
+        self.told("claim", key, reply)
+    }
+
+    fn renew(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        length: Duration,
+        now: Moment,
+    ) -> Result<bool, StoreError> {
+        let reply = self.inner.renew(key, lease, length, now);
+        trace::say(|| format!("host {}: renews {key:?}: {reply:?}", self.host));
+        reply
+    }
+
+    fn commit(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        trace::say(|| format!("host {}: commits {key:?}: {entry:?}", self.host));
+        let reply = self.inner.commit(key, lease, entry, now);
+        self.told("commit", key, reply)
+    }
+
+    fn abandon(
+        &self,
+        key: &Key,
+        lease: &Lease,
+        failure: Option<&Failure>,
+        now: Moment,
+    ) -> Result<(), StoreError> {
+        let reply = self.inner.abandon(key, lease, failure, now);
+        trace::say(|| format!("host {}: gives the lease of {key:?} back: {reply:?}", self.host));
+        reply
+    }
+
+    fn invalidate(
+        &self,
+        key: &Key,
+        rejected: Option<Digest>,
+        now: Moment,
+    ) -> Result<Reply<bool>, StoreError> {
+        let reply = self.inner.invalidate(key, rejected, now);
+        self.told("invalidation", key, reply)
+    }
+
+    fn restore(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        now: Moment,
+    ) -> Result<Reply<Committed>, StoreError> {
+        trace::say(|| format!("host {}: asks about {key:?}, version {}", self.host, entry.version));
+        let reply = self.inner.restore(key, entry, now);
+        self.told("restore", key, reply)
+    }
+
+    fn rest(&self) {
+        self.inner.rest();
+    }
+
+    fn let_go(&self) {
+        self.inner.let_go();
+    }
+
+    fn noticed(&self) -> Noticed {
+        self.inner.noticed()
+    }
+}
+
+pub struct WatchedLog {
+    inner: RedisLog,
+    host: usize,
+    memory: Arc<MemoryHost>,
+}
+
+impl WatchedLog {
+    pub fn new(inner: RedisLog, host: usize, memory: Arc<MemoryHost>) -> Self {
+        Self { inner, host, memory }
+    }
+
+    fn heard<T>(&self, keys: &[Key], replies: &Result<Vec<Reply<T>>, StoreError>) {
+        for (key, reply) in keys.iter().zip(replies.iter().flatten()) {
+            heard(self.host, &self.memory, key, reply.floor);
+        }
+    }
+}
+
+impl ChangeLog for WatchedLog {
+    fn look(&self, anchor: Option<&Anchor>) -> Result<Looked, StoreError> {
+        let looked = self.inner.look(anchor);
+        trace::say(|| format!("host {}: looks at the log: {looked:?}", self.host));
+        if looked.is_ok() {
+            witness::looked(self.host);
+        }
+        looked
+    }
+
+    fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {
+        let followed = self.inner.follow(anchor, patience);
+        match &followed {
+            Ok(Followed::Lines { changes, .. }) if changes.is_empty() => {}
+            followed => trace::say(|| format!("host {}: follows: {followed:?}", self.host)),
+        }
+        if let Ok(Followed::Lines { changes, .. }) = &followed {
+            for change in changes {
+                let floor = change.news.unwrap_or_default().floor;
+                heard(self.host, &self.memory, &change.key, floor);
+            }
+        }
+        followed
+    }
+
+    fn versions(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Stored>>, StoreError> {
+        let replies = self.inner.versions(keys, now);
+        trace::say(|| format!("host {}: compares {keys:?}: {replies:?}", self.host));
+        self.heard(keys, &replies);
+        replies
+    }
+
+    fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
+        let replies = self.inner.fetch(keys, now);
+        trace::say(|| format!("host {}: fetches {keys:?}: {replies:?}", self.host));
+        self.heard(keys, &replies);
+        replies
+    }
+
+    fn noticed(&self) -> Noticed {
+        self.inner.noticed()
+    }
+}

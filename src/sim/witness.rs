@@ -1,0 +1,315 @@
+//! What really happened: what the authority had at which true time, what each host was told and has served, who minted. The
+//! promises are judged by it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::clock::{MS, Micros};
+use super::data::Data;
+
+use super::plan::Settings;
+use super::resp;
+use super::task::{self, Owner};
+use super::trace;
+use crate::clock::{Clock as _, Moment};
+use crate::entry::{Key, Version};
+use crate::flight::Outcome;
+use crate::flight::machine::Authority;
+use crate::store::memory::MemoryHost;
+use crate::store::Claim;
+
+/// What the authority has of a key from a time on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Line {
+    pub at: Micros,
+    pub version: Version,
+    pub floor: Version,
+}
+
+/// A key as the authority has it, and as it had it.
+#[derive(Default)]
+pub struct Row {
+    pub lines: Vec<Line>,
+    pub digest: Vec<u8>,
+    /// Secret and version of the lease, and its end by the server's clock.
+    pub lease: Option<(Vec<u8>, i64)>,
+}
+
+impl Row {
+    pub fn now(&self) -> Line {
+        self.lines.last().copied().unwrap_or_default()
+    }
+
+    pub fn at(&self, when: Micros) -> Line {
+        let after = self.lines.partition_point(|line| line.at <= when);
+        after.checked_sub(1).map(|at| self.lines[at]).unwrap_or_default()
+    }
+}
+
+/// What a host was told and did, of one key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    pub floor: Version,
+    /// The newest that it handed out.
+    pub served: Version,
+}
+
+/// A host, as it is seen from outside.
+#[derive(Default)]
+pub struct Seen {
+    pub told: Vec<Told>,
+    /// What the timeline showed when.
+    pub moments: Vec<(Moment, Micros)>,
+    /// Nothing is asked of it as to Redis before: it could not be reached, or not well.
+    pub disturbed_until: Micros,
+    /// It stood still, and has not heard the server's clock since.
+    pub unaware: bool,
+    /// It has heard a server's clock.
+    pub aware_once: bool,
+}
+
+/// Two servers took writes, or one that was none any more was believed: from, until.
+#[derive(Clone, Copy, Debug)]
+pub struct Split {
+    pub from: Micros,
+    pub until: Micros,
+}
+
+pub struct MintSeen {
+    pub key: usize,
+    pub owner: Owner,
+    pub authority: Authority,
+    pub from: Micros,
+    pub until: Option<Micros>,
+    pub version: Version,
+}
+
+pub struct Witness {
+    pub settings: Rc<Settings>,
+    pub keys: Vec<Key>,
+    pub names: BTreeMap<Vec<u8>, usize>,
+    pub authority: usize,
+    pub rows: Vec<Row>,
+    /// By key and version: what was committed as it.
+    pub values: BTreeMap<(usize, Version), Vec<u8>>,
+    pub hosts: Vec<Seen>,
+    pub splits: Vec<Split>,
+    pub mints: Vec<MintSeen>,
+    /// Which flight used a secret, by its task and number.
+    pub secrets: BTreeMap<u64, (Option<task::TaskId>, u64)>,
+    /// By task, how many lookups it has begun.
+    pub lookups: BTreeMap<Option<task::TaskId>, u64>,
+    /// Whether all clocks are right.
+    pub broken: Option<String>,
+    pub served: u64,
+    pub refused: BTreeSet<&'static str>,
+}
+
+thread_local! {
+    static WITNESS: RefCell<Option<Witness>> = const { RefCell::new(None) };
+}
+
+pub fn begin(settings: Rc<Settings>, keys: Vec<Key>) {
+    let names = keys.iter().enumerate();
+    let names = names.map(|(at, key)| (row_of(key), at)).collect();
+    let seen = |_| Seen { told: vec![Told::default(); keys.len()], ..Seen::default() };
+    let hosts = (0..settings.hosts).map(seen).collect();
+    let rows = keys.iter().map(|_| Row::default()).collect();
+    WITNESS.set(Some(Witness {
+        settings,
+        keys,
+        names,
+        authority: 0,
+        rows,
+        values: BTreeMap::new(),
+        hosts,
+        splits: Vec::new(),
+        mints: Vec::new(),
+        secrets: BTreeMap::new(),
+        lookups: BTreeMap::new(),
+        broken: None,
+        served: 0,
+        refused: BTreeSet::new(),
+    }));
+}
+
+pub fn end() -> Option<Witness> {
+    WITNESS.take()
+}
+
+pub fn with<T: Default>(look: impl FnOnce(&mut Witness) -> T) -> T {
+    WITNESS.with_borrow_mut(|witness| witness.as_mut().map(look).unwrap_or_default())
+}
+
+pub fn row_of(key: &Key) -> Vec<u8> {
+    format!("{{sharedstate}}:v:{}", key.text()).into_bytes()
+}
+
+pub fn lease_of(key: &Key) -> Vec<u8> {
+    format!("{{sharedstate}}:l:{}", key.text()).into_bytes()
+}
+
+/// The first promise that is broken is the one that is told.
+pub fn broken(sentence: String) {
+    trace::say(|| format!("BROKEN: {sentence}"));
+    with(|witness| {
+        witness.broken.get_or_insert(sentence);
+    });
+}
+
+pub fn is_broken() -> bool {
+    with(|witness| witness.broken.is_some())
+}
+
+fn version_in(text: Option<&[u8]>) -> Version {
+    Version(text.and_then(resp::number).unwrap_or(0) as u64)
+}
+
+impl Witness {
+    pub fn key(&self, key: &Key) -> usize {
+        self.keys.iter().position(|known| known == key).unwrap_or(0)
+    }
+
+    pub fn look_at_row(&self, row: &[u8], data: &Data) -> (Line, Vec<u8>) {
+        let version = version_in(data.peek(row, b"ver"));
+        let floor = version_in(data.peek(row, b"floor"));
+        let digest = data.peek(row, b"digest").unwrap_or_default().to_vec();
+        (Line { at: task::now(), version, floor }, digest)
+    }
+
+    /// Of a host's moment, a true time at which the timeline showed it, or the last before.
+    pub fn true_time(&self, host: usize, moment: Moment) -> Micros {
+        let moments = &self.hosts[host].moments;
+        let after = moments.partition_point(|(shown, _)| *shown <= moment);
+        after.checked_sub(1).map_or(0, |at| moments[at].1)
+    }
+}
+
+/// A script ran on a server, over this row.
+pub fn row_changed(server: usize, row: &[u8], takeover: &[u8], data: &Data, wall: i64) {
+    with(|witness| {
+        if witness.authority == server
+            && let Some(key) = witness.names.get(row).copied()
+        {
+            witness.judge_row(key, row, takeover, data, wall);
+        }
+    });
+}
+
+/// The authority's data are others from now on, and no script did it.
+pub fn replaced(server: usize, data: &Data) {
+    with(|witness| {
+        witness.authority = server;
+        for key in 0..witness.keys.len() {
+            let (line, digest) = witness.look_at_row(&row_of(&witness.keys[key]), data);
+            let lease = data.peek_text(&lease_of(&witness.keys[key]));
+            let lease = lease.map(|(text, until)| (text.to_vec(), until.unwrap_or(i64::MAX)));
+            let row = &mut witness.rows[key];
+            if row.now().version != line.version || row.now().floor != line.floor {
+                row.lines.push(line);
+            }
+            (row.digest, row.lease) = (digest, lease);
+            // What is lost may be issued again, to who does not know of it.
+            witness.values.retain(|(of, version), _| *of != key || *version <= line.version);
+        }
+    });
+}
+
+pub fn claims(claim: &Claim) {
+    let task = task::current();
+    with(|witness| {
+        let flight = (task, witness.lookups.get(&task).copied().unwrap_or(0));
+        let user = *witness.secrets.entry(claim.secret.bits()).or_insert(flight);
+        if user != flight {
+            witness.broken.get_or_insert("Two lookups used the same secret.".into());
+        }
+    });
+}
+
+/// A lookup begins.
+pub fn begins() {
+    let task = task::current();
+    with(|witness| *witness.lookups.entry(task).or_default() += 1);
+}
+
+pub fn heard_floor(host: usize, key: &Key, floor: Version) {
+    with(|witness| {
+        let key = witness.key(key);
+        let told = &mut witness.hosts[host].told[key];
+        told.floor = told.floor.max(floor);
+    });
+}
+
+/// The host has forgotten the key.
+pub fn evicted(host: usize, key: usize) {
+    with(|witness| witness.hosts[host].told[key] = Told::default());
+}
+
+pub fn looked(host: usize) {
+    with(|witness| {
+        let seen = &mut witness.hosts[host];
+        if seen.aware_once {
+            seen.unaware = false;
+        }
+        seen.aware_once = true;
+    });
+}
+
+/// What the host's timeline shows now.
+pub fn shows(host: usize, memory: &MemoryHost) {
+    let (moment, now) = (memory.now(), task::now());
+    with(|witness| {
+        let moments = &mut witness.hosts[host].moments;
+        match moments.last_mut() {
+            Some((shown, at)) if *shown == moment => *at = now,
+            Some((shown, _)) if *shown > moment => {}
+            _ => moments.push((moment, now)),
+        }
+    });
+}
+
+pub fn mint_begins(owner: Owner, key: &Key, authority: Authority, version: Version) {
+    trace::say(|| format!("{owner} mints {key:?} as {version} for {authority:?}"));
+    with(|witness| {
+        let (key, from) = (witness.key(key), task::now());
+        let mint = MintSeen { key, owner, authority, from, until: None, version };
+        witness.judge_mint(&mint);
+        witness.mints.push(mint);
+    });
+}
+
+pub fn mint_ended(owner: Owner, key: &Key, outcome: &Outcome) {
+    let minted = matches!(outcome, Outcome::Minted { .. });
+    with(|witness| {
+        let key = witness.key(key);
+        let now = task::now();
+        let mint = witness.mints.iter_mut().rev().find(|it| it.owner == owner && it.key == key);
+        if let Some(mint) = mint.filter(|_| minted) {
+            mint.until = Some(now);
+        }
+    });
+}
+
+/// Redis is out of this host's reach, or not well, until then and for as long as it takes to notice that it is back.
+pub fn disturbed(host: Option<usize>, until: Micros) {
+    const NOTICED: Micros = 9_000 * MS;
+    with(|witness| {
+        for (index, seen) in witness.hosts.iter_mut().enumerate() {
+            if host.is_none_or(|host| host == index) {
+                seen.disturbed_until = seen.disturbed_until.max(until + NOTICED);
+            }
+        }
+    });
+}
+
+
+/// Until then somebody may believe a server that is none any more.
+pub fn split(from: Micros, until: Micros) {
+    with(|witness| witness.splits.push(Split { from, until }));
+}
+
+/// The host stands still from now on.
+pub fn stands(host: usize) {
+    with(|witness| witness.hosts[host].unaware = true);
+}
