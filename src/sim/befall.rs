@@ -1,8 +1,9 @@
 //! How each fault befalls a world.
 
-use super::clock::{MS, Micros};
+use super::clock::{MS, Micros, SECOND};
 use super::data::Value;
 use super::plan::{FailOver, Fault, Former, RIGHT, Wrong};
+use super::host::Machine;
 use super::server::Server;
 use super::world::World;
 use super::{network, task, trace, witness};
@@ -14,6 +15,7 @@ const META: &[u8] = b"{sharedstate}:meta";
 impl World {
     pub fn befall(&mut self, fault: Fault) {
         trace::say(|| format!("{fault:?}"));
+        fault.names().into_iter().for_each(witness::saw);
         let now = task::now();
         let master = self.master;
         match fault {
@@ -41,6 +43,7 @@ impl World {
             Fault::CutConnections(host) => {
                 network::with(|network| network.cut(master, host));
                 witness::disturbed(host, now);
+                self.judge_heartbeats_soon(host);
             }
             Fault::Silence(host) => {
                 network::with(|network| network.silence(host));
@@ -65,18 +68,29 @@ impl World {
                 self.replaced();
             }
             Fault::Flush => self.lose(|server| server.data.clear()),
-            Fault::LoseLog => self.lose(|server| drop(server.data.delete(LOG))),
-            Fault::LoseMeta => self.lose(|server| drop(server.data.delete(META))),
+            Fault::LoseLog => self.lose(|server| server.data.remove(LOG)),
+            Fault::LoseMeta => self.lose(|server| server.data.remove(META)),
             Fault::LoseRow(key) => {
                 let row = witness::row_of(&self.keys[key]);
-                self.lose(|server| drop(server.data.delete(&row)));
+                self.lose(|server| server.data.remove(&row));
             }
             Fault::TrimLog(keep) => self.lose(|server| server.data.trim(LOG, keep)),
             Fault::Foreign(key, span) => {
                 let row = witness::row_of(&self.keys[key]);
                 self.lose(|server| server.data.put(&row, Value::Text(b"not ours".to_vec())));
                 self.later(self.age() + span, move |world| {
-                    world.lose(|server| drop(server.data.delete(&row)));
+                    world.lose(|server| server.data.remove(&row));
+                });
+                // What is done about that key meanwhile is each host's own business.
+                witness::disturbed(None, now + span);
+            }
+            Fault::Poison(key) => {
+                let row = witness::row_of(&self.keys[key]);
+                let version = b"9007199254740000".as_slice();
+                self.lose(|server| {
+                    let now = server.clock.wall(now);
+                    server.data.command(&[b"HSET", META, b"issued", version], now);
+                    server.data.command(&[b"HSET", &row, b"ver", version, b"floor", version], now);
                 });
             }
             Fault::ServerClock(by) => {
@@ -91,6 +105,7 @@ impl World {
                 process.stopped_for.set(process.stopped_for.get() + span);
                 witness::disturbed(Some(host), now + span);
             }
+            Fault::Reboot(host) => self.reboot(host),
             Fault::Evict(host, key) => {
                 super::clock::show(host, now);
                 let key_name: &Key = &self.keys[key];
@@ -217,6 +232,33 @@ impl World {
                 }
             }
         });
+    }
+
+    fn reboot(&mut self, host: usize) {
+        let now = task::now();
+        super::clock::show(host, now);
+        self.processes[host].iter().for_each(|process| process.kill());
+        let wall = self.machines[host].clock.hands().wall(now);
+        self.machines[host] = Machine::new(host, super::clock::reboot(host, now, wall));
+        witness::rebooted(host);
+        witness::disturbed(Some(host), now);
+        for index in 0..self.settings.workers {
+            self.processes[host][index] = self.start_process(host, index);
+        }
+    }
+
+    /// A cut connection is no gap, so the hosts' hearts beat again in five seconds.
+    fn judge_heartbeats_soon(&mut self, host: Option<usize>) {
+        let hosts = host.map_or(0..self.settings.hosts, |host| host..host + 1);
+        let (now, faults) = (self.age(), &self.plan.faults);
+        let alone = faults.iter().all(|(at, fault)| {
+            *at + 30 * SECOND < now
+                || *at == now && matches!(fault, Fault::CutConnections(_))
+                || *at > now + 6 * SECOND
+        });
+        if alone && self.settings.wrong == Wrong::Nobody {
+            self.later(now + 5 * SECOND, move |world| world.judge_heartbeats(hosts, 5));
+        }
     }
 
     fn kill(&mut self, host: usize, index: usize) {

@@ -126,6 +126,14 @@ pub fn of(host: usize) -> Arc<HostClock> {
     HOSTS.with_borrow(|clocks| clocks[host].clone())
 }
 
+/// The host starts again, and its wall clock goes on.
+pub fn reboot(host: usize, now: Micros, wall: Micros) -> Arc<HostClock> {
+    let clock = HostClock::new(Hands::new(now, 10 * SECOND, wall, 0));
+    HOSTS.with_borrow_mut(|clocks| clocks[host] = clock.clone());
+    clock.show(now);
+    clock
+}
+
 /// This thread's clocks are the host's from here on.
 pub fn show(host: usize, now: Micros) {
     HOSTS.with_borrow(|clocks| clocks[host].show(now));

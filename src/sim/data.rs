@@ -159,6 +159,10 @@ impl Data {
         self.items.remove(key).is_some()
     }
 
+    pub fn remove(&mut self, key: &[u8]) {
+        self.delete(key);
+    }
+
     pub fn clear(&mut self) {
         self.items.clear();
     }

@@ -17,13 +17,13 @@ use crate::clock::{Clock as _, Moment};
 use crate::entry::{Digest, Key, Kind, Timing, TokenPolicy};
 use crate::flight::machine::{Action, Authority, Event, Flight};
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Served};
-use crate::keeper::{Charge, PATIENCE, STAND_BY};
+use crate::keeper::{Charge, STAND_BY};
 use crate::leader::Leader;
 use crate::redis::log::RedisLog;
 use crate::redis::{RedisConfig, RedisStore};
 use crate::store::log::ChangeLog;
 use crate::store::memory::MemoryHost;
-use crate::store::{Host as _, Right, Store};
+use crate::store::{Boarding, Claimed, Committed, Host as _, Reply, Right, Store};
 
 pub struct Machine {
     pub index: usize,
@@ -183,7 +183,8 @@ impl Process {
             self.store.rest();
             memory.count_noticed(self.store.noticed());
             let at_most = due.map(|at| now.until(at));
-            if !leader.turn(at_most.unwrap_or(PATIENCE).min(PATIENCE)) {
+            let patience = self.settings.patience;
+            if !leader.turn(at_most.unwrap_or(patience).min(patience)) {
                 self.sleep(at_most.unwrap_or(STAND_BY).min(STAND_BY));
             }
         }
@@ -257,7 +258,8 @@ impl Process {
                 }
                 action => {
                     let event = self.engine.perform(key, &flight, action, &mut asked);
-                    if let Event::Boarded(Ok(crate::store::Boarding::Mine { right, .. })) = &event {
+                    event_was(&event);
+                    if let Event::Boarded(Ok(Boarding::Mine { right, .. })) = &event {
                         self.held.borrow_mut().push((key.clone(), *right));
                     }
                     event
@@ -279,6 +281,9 @@ impl Process {
             give_up: from.plus(flight.plan().max_mint),
         };
         self.charges.borrow_mut().push(Due { charge, at: from.plus(length / 3) });
+        if authority == Authority::Host {
+            witness::saw("minted for itself");
+        }
         witness::mint_begins(self.owner(), key, authority, lease.version);
         let (takes, issued) = self.issuer.borrow_mut().begins(task::now());
         let began = task::now();
@@ -287,8 +292,14 @@ impl Process {
         task::pause_until(began + takes);
         self.charges.borrow_mut().retain(|due| due.charge.lease != lease);
         let outcome = match answer {
-            Answer::Exit => Outcome::Abandoned,
-            Answer::Failure(least) => Outcome::Failed { reason: "HTTP 503".into(), least },
+            Answer::Exit => {
+                witness::saw("request ended");
+                Outcome::Abandoned
+            }
+            Answer::Failure(least) => {
+                witness::saw("mint failed");
+                Outcome::Failed { reason: "HTTP 503".into(), least }
+            }
             Answer::Token { value, lifetime } => {
                 let policy = TokenPolicy { margin: self.settings.margin, refresh_ratio: 0.8 };
                 let (timing, _) = Timing::token(from, lifetime, policy);
@@ -302,10 +313,44 @@ impl Process {
 
     /// Drops what is stored: all hosts' if a digest is not given.
     pub fn invalidate(&self, key: &Key, rejected: Option<Digest>) {
+        let began = task::now();
         let done = self.engine.invalidate(key, rejected);
         trace::say(|| format!("{} dropped {key:?}, {rejected:?}: {done:?}", self.owner()));
+        if rejected.is_none() && done.is_ok() {
+            witness::dropped(key, began);
+        }
     }
 }
+
+/// Which of the ways a lookup went.
+fn event_was(event: &Event) {
+    use Claimed::{BackOff, Busy, Lease, Value};
+    let what = match event {
+        Event::Boarded(Ok(Boarding::Mine { orphan: Some(_), .. })) => "orphan",
+        Event::Boarded(Ok(Boarding::Taken { .. })) => "taken",
+        Event::Claimed(Ok(Reply { what: Value(_), .. })) => "value",
+        Event::Claimed(Ok(Reply { what: Lease(_), .. })) => "lease",
+        Event::Claimed(Ok(Reply { what: Busy(_), .. })) => "busy",
+        Event::Claimed(Ok(Reply { what: BackOff { .. }, .. })) => "back-off",
+        Event::Claimed(Err(_)) => "claim failed",
+        Event::Committed(Ok(Reply { what: Committed::Accepted, .. })) => "committed",
+        Event::Committed(Ok(Reply { what: Committed::Fenced, .. })) => "fenced",
+        Event::Committed(Ok(Reply { what: Committed::Superseded(_), .. })) => "superseded",
+        Event::Committed(Err(_)) => "commit failed",
+        Event::Restored(Ok(Reply { what: Committed::Accepted, .. })) => "confirmed",
+        Event::Restored(Ok(Reply { what: Committed::Superseded(_), .. })) => "asked and newer",
+        Event::Restored(Err(_)) => "unconfirmed",
+        _ => return,
+    };
+    witness::saw(what);
+}
+
+/// What is to have been, in so many worlds.
+pub const WAYS: [&str; 25] = [
+    "orphan", "taken", "value", "lease", "busy", "back-off", "claim failed", "committed", "fenced", "superseded", "commit failed",
+    "confirmed", "asked and newer", "unconfirmed", "refused", "silent", "anchor stands", "gap", "line", "minted for itself",
+    "mint failed", "request ended", "token refused", "waited in vain", "degraded",
+];
 
 /// When a lookup began, and how long its process had been stopped by then.
 pub struct Began {

@@ -96,9 +96,4 @@ impl Issuer {
             issued.revoked = true;
         }
     }
-
-    /// What a mint takes at the most.
-    pub fn slowest(&self) -> Micros {
-        self.takes.1 + self.slow_by
-    }
 }

@@ -7,6 +7,7 @@ use mlua::{Error, Function, Lua, MultiValue, LuaString, Table, Value};
 
 use super::data::Data;
 use super::resp::Reply;
+use super::rules;
 
 struct Interpreter {
     lua: Lua,
@@ -36,7 +37,10 @@ impl Interpreter {
     fn load(&self, text: &[u8]) -> Vec<u8> {
         let script = redis::Script::new(std::str::from_utf8(text).unwrap());
         let sha = script.get_hash().as_bytes().to_vec();
-        let compile = || self.lua.load(text).set_name("@user_script").into_function().unwrap();
+        let compile = || {
+            let text = rules::script(std::str::from_utf8(text).unwrap());
+            self.lua.load(text).set_name("@user_script").into_function().unwrap()
+        };
         self.scripts.borrow_mut().entry(sha.clone()).or_insert_with(compile);
         sha
     }
@@ -68,6 +72,11 @@ pub fn run(data: &mut Data, now: i64, sha: &[u8], keys: &[&[u8]], arguments: &[&
 /// The SHA-1 by which the script can be called from now on.
 pub fn load(text: &[u8]) -> Vec<u8> {
     INTERPRETER.with(|interpreter| interpreter.load(text))
+}
+
+/// Scripts are compiled again from here on.
+pub fn forget() {
+    INTERPRETER.with(|interpreter| interpreter.scripts.borrow_mut().clear());
 }
 
 /// As Redis from 7.0 on says what a command in a script failed with: its own words first.

@@ -11,6 +11,7 @@ mod network;
 mod plan;
 mod promises;
 mod resp;
+mod rules;
 mod server;
 mod task;
 mod tests;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub mint: (Micros, Micros),
     /// What passes between two reads of a worker, on the average.
     pub think: Micros,
+    /// How long the leader waits for a line of the log.
+    pub patience: Duration,
     pub latency: Micros,
     /// To connect, and for an answer.
     pub timeout: Duration,
@@ -61,8 +63,10 @@ pub enum Fault {
     /// Of a key.
     LoseRow(usize),
     TrimLog(usize),
-    /// What is under the key is something else until then.
+    /// What is under the key is something else for so long.
     Foreign(usize, Micros),
+    /// A version that nobody can have issued is in a key's row, and in `meta`.
+    Poison(usize),
     ServerClock(Micros),
     /// A host's wall clock is stepped.
     HostClock(usize, Micros),
@@ -71,6 +75,8 @@ pub enum Fault {
     Kill(usize, usize),
     /// A process is stopped for so long.
     Stop(usize, usize, Micros),
+    /// A host begins anew, with nothing.
+    Reboot(usize),
     /// A host forgets a key.
     Evict(usize, usize),
     /// A process of the host drops a key everywhere.
@@ -121,6 +127,22 @@ pub const SPAN: Micros = 60 * SECOND;
 /// How long it has to come right.
 pub const CALM: Micros = 18 * SECOND;
 
+impl Fault {
+    /// All, for who wants to know whether each has been.
+    pub const NAMES: [&str; 31] = [
+        "Partition", "Loss", "SlowWay", "CutConnections", "Silence", "FreezeServer", "SlowServer", "FailOver", "Restart", "Flush",
+        "LoseLog", "LoseMeta", "LoseRow", "TrimLog", "Foreign", "Poison", "ServerClock", "HostClock", "Stand", "Kill", "Stop",
+        "Reboot", "Evict", "Invalidate", "Revoke", "IssuerFails", "IssuerSlow", "AlwaysRefused", "Dies", "Demoted", "Left",
+    ];
+
+    /// Of those, what this is.
+    pub fn names(&self) -> Vec<&'static str> {
+        let text = format!("{self:?} ");
+        let has = |name: &&&str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == **name);
+        Self::NAMES.iter().filter(has).copied().collect()
+    }
+}
+
 impl Plan {
     /// A small world.
     pub fn small(seed: u64) -> Self {
@@ -150,6 +172,66 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Many hosts, and little that befalls them.
+    pub fn large(seed: u64, hosts: usize) -> Self {
+        let mut dice = Dice::new(seed);
+        let settings = Settings { hosts, wrong: Wrong::Nobody, ..steady(hosts) };
+        let calm_from = SPAN - CALM;
+        let mut faults: Vec<_> = (0..dice.between(2, 6))
+            .map(|_| {
+                let at = dice.between(2 * SECOND, calm_from - SECOND);
+                let fault = match dice.roll(4) {
+                    0 => Fault::CutConnections(None),
+                    1 => Fault::FailOver(fail_over(&mut dice, &settings, calm_from - at)),
+                    2 => dice.of(&[Fault::Flush, Fault::Restart, Fault::LoseLog, Fault::FreezeServer(SECOND)]),
+                    _ => fault(&mut dice, &settings, calm_from - at),
+                };
+                // So slow that no answer to so many comes in time would be gone, and not slow.
+                match fault {
+                    Fault::SlowServer(span, _) => (at, Fault::SlowServer(span, 10)),
+                    fault => (at, fault),
+                }
+            })
+            .collect();
+        faults.sort_by_key(|(at, _)| *at);
+        Self { settings, faults, calm_from, ends: SPAN, exits: 0 }
+    }
+
+    /// Nothing befalls anybody, for so many lifetimes.
+    pub fn steady(hosts: usize, lifetimes: i64) -> Self {
+        let settings = steady(hosts);
+        let ends = settings.lifetime * lifetimes;
+        Self { settings, faults: Vec::new(), calm_from: 0, ends, exits: 0 }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.faults.is_empty() && self.exits == 0 && self.settings.wrong == Wrong::Nobody
+    }
+}
+
+/// As a fleet is that is set up as the documentation says, with short lives.
+fn steady(hosts: usize) -> Settings {
+    Settings {
+        hosts,
+        workers: if hosts > 100 { 1 } else { 2 },
+        keys: 3,
+        lease: ms(4_000),
+        staleness: ms(1_000),
+        margin: ms(2_000),
+        lifetime: 30 * SECOND,
+        store_down: StoreDown::Host,
+        wait: ms(6_000),
+        max_mint: Duration::from_secs(30),
+        mint: (50 * MS, 300 * MS),
+        think: SECOND,
+        patience: ms(150),
+        latency: 150,
+        timeout: ms(500),
+        wrong: Wrong::Nobody,
+    }
+}
+
 fn ms(ms: i64) -> Duration {
     Duration::from_millis(ms as u64)
 }
@@ -162,6 +244,8 @@ fn settings(dice: &mut Dice) -> Settings {
         2 => Wrong::Servers,
         _ => Wrong::Nobody,
     };
+    let slow_mint = dice.one_in(4);
+    let staleness = dice.of(&[400, 1_000, 1_000, 2_000]);
     let quick = (dice.between(5, 50) * MS, dice.between(60, 400) * MS);
     let slow = (dice.between(100, 500) * MS, dice.between(1_000, 5_000) * MS);
     Settings {
@@ -169,14 +253,17 @@ fn settings(dice: &mut Dice) -> Settings {
         workers: dice.of(&[1, 1, 2, 2, 3, 4]),
         keys: dice.of(&[1, 1, 2, 3]),
         lease: ms(lease),
-        staleness: ms(dice.of(&[400, 1_000, 1_000, 2_000])),
+        staleness: ms(staleness),
         margin: ms(dice.of(&[0, 0, 500, 60_000])),
-        lifetime: dice.of(&[4, 8, 15, 30, 300]) * SECOND,
+        // None ends while it is minted.
+        lifetime: dice.of(if slow_mint { &[15, 15, 30, 30, 300] } else { &[4, 8, 15, 30, 300] }) * SECOND,
         store_down: if dice.one_in(4) { StoreDown::Fail } else { StoreDown::Host },
         wait: ms(lease + dice.of(&[1_000, 2_000])),
         max_mint: Duration::from_secs(30),
-        mint: if dice.one_in(4) { slow } else { quick },
-        think: dice.of(&[40, 100, 200, 400]) * MS,
+        mint: if slow_mint { slow } else { quick },
+        think: dice.of(&[100, 300, 800, 2_000]) * MS,
+        // Fewer questions make a world cheaper; the first is what processes do.
+        patience: ms(dice.of(if staleness < 1_000 { &[150] } else { &[150, 400, 400] })),
         latency: dice.between(80, 1_500),
         timeout: ms(250),
         wrong,
@@ -189,7 +276,7 @@ fn fault(dice: &mut Dice, settings: &Settings, left: Micros) -> Fault {
     let process = dice.roll(settings.workers as u64) as usize;
     let mut span = |most: Micros| dice.between(50 * MS, most.min(left).max(60 * MS));
     let (short, long) = (span(3 * SECOND), span(15 * SECOND));
-    match dice.roll(28) {
+    match dice.roll(31) {
         0 => Fault::Partition(host, long),
         1 => Fault::Partition(host, short),
         2 | 3 => {
@@ -216,7 +303,10 @@ fn fault(dice: &mut Dice, settings: &Settings, left: Micros) -> Fault {
         24 => Fault::Revoke(key),
         25 => Fault::IssuerFails(long, ms(dice.of(&[0, 0, 3_000]))),
         26 => Fault::IssuerSlow(long, dice.between(SECOND, 8 * SECOND)),
-        _ => Fault::AlwaysRefused(long),
+        27 => Fault::AlwaysRefused(long),
+        28 => Fault::Foreign(key, short),
+        29 => Fault::Poison(key),
+        _ => Fault::Reboot(host),
     }
 }
 

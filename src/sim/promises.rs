@@ -19,6 +19,12 @@ const IN_STEP: Micros = 250 * MS;
 const STOOD_UNHEARD: Micros = 2_500 * MS;
 /// Who waits for a turn to ask, connects, and is answered slowly.
 const QUEUE: Micros = 500 * MS;
+/// The least pause after a failure, less what clocks and messages take.
+const FAILURE: Micros = 800 * MS;
+/// The second after which a silence is believed, by a clock that is slewed.
+const PATIENCE: Micros = 900 * MS;
+/// For so long a host remembers that it was refused: the longest pause, twice.
+const REFUSED: Micros = 12 * SECOND;
 
 impl Witness {
     fn breaks(&mut self, sentence: String) {
@@ -33,10 +39,12 @@ impl Witness {
         if line.version > Version::NONE && line.version < line.floor {
             self.breaks(format!("Version {} is stored below the floor {}.", line.version, line.floor));
         }
-        if line.floor < before.floor {
+        // A row ends by the server's clock, and with it what was written there.
+        let ended = self.settings.wrong == Wrong::Servers && line.floor == Version::NONE;
+        if line.floor < before.floor && !ended {
             self.breaks(format!("The floor went back from {} to {}.", before.floor, line.floor));
         }
-        if line.version > Version::NONE && line.version < before.version {
+        if line.version > Version::NONE && line.version < before.version && !ended {
             self.breaks(format!(
                 "An older mint, {}, replaced a newer one, {}.",
                 line.version, before.version
@@ -93,8 +101,61 @@ impl Witness {
     }
 
     pub fn judge_mint(&mut self, mint: &MintSeen) {
+        self.judge_pause(mint);
+        if mint.authority == Authority::Host {
+            self.judge_alone(mint.owner.host);
+        }
         if mint.authority == Authority::Host && self.settings.store_down == StoreDown::Fail {
             self.breaks(format!("Host {} minted for itself and must not.", mint.owner.host));
+        }
+    }
+
+    /// Who failed is not asked again at once, by whomever.
+    fn judge_pause(&mut self, mint: &MintSeen) {
+        let failed = self.mints.iter().rev().find(|it| it.key == mint.key && it.until.is_some());
+        let Some(MintSeen { failed: true, until: Some(until), owner, .. }) = failed else { return };
+        let left_alone = |host: usize| self.hosts[host].disturbed_until < *until;
+        let paused = left_alone(mint.owner.host) && left_alone(owner.host) && self.lost_at < *until;
+        if paused && mint.from - until < FAILURE && self.settings.wrong == Wrong::Nobody {
+            let after = (mint.from - until) / MS;
+            self.breaks(format!("A mint began {after} ms after the last one had failed."));
+        }
+    }
+
+    /// A host mints for itself only when Redis refuses, or was silent for a second.
+    fn judge_alone(&mut self, host: usize) {
+        let (_, began) = self.lookups.get(&task::current()).copied().unwrap_or_default();
+        let (now, seen) = (task::now(), &self.hosts[host]);
+        let silent = seen.silent_since.is_some_and(|since| now - since >= PATIENCE);
+        if now - began < PATIENCE && !silent && now - seen.refused_at > REFUSED {
+            self.breaks(format!(
+                "Host {host} minted for itself after {} ms, and Redis was merely slow.",
+                (now - began) / MS
+            ));
+        }
+    }
+
+    /// Nothing breaks: a key is minted once in its lifetime, for all.
+    pub fn judge_quiet(&mut self) {
+        let life = self.settings.lifetime * 8 / 10 * 8 / 10 - IN_STEP;
+        for (at, mint) in self.mints.iter().enumerate() {
+            let next = self.mints[at + 1..].iter().find(|next| next.key == mint.key);
+            let sentence = match next {
+                _ if mint.authority == Authority::Host => "A host minted for itself",
+                Some(next) if next.from - mint.from < life => "A key was minted twice in a lifetime",
+                _ => continue,
+            };
+            return self.breaks(format!("{sentence} although nothing had broken."));
+        }
+    }
+
+    /// What was dropped before it was asked for is gone everywhere, as soon as an invalidation can have been heard of.
+    fn judge_dropped(&mut self, owner: Owner, key: usize, issued: &Issued, old: Micros) {
+        let dropped = self.drops.iter().any(|(dropped, began, acknowledged)| {
+            *dropped == key && issued.at < *began && *acknowledged < old && self.lost_at < *began
+        });
+        if dropped {
+            self.breaks(format!("Host {} served what had been dropped for long.", owner.host));
         }
     }
 
@@ -120,7 +181,7 @@ impl Witness {
         }
     }
 
-    fn judge_young(&mut self, owner: Owner, key: usize, served: &Served) {
+    fn judge_young(&mut self, owner: Owner, key: usize, served: &Served, issued: &Issued) {
         let now = task::now();
         let twice = 2 * self.settings.staleness.as_micros() as i64;
         // An answer may take its time, and who waits for another's gives up after 300 ms.
@@ -128,6 +189,7 @@ impl Witness {
         if old < self.hosts[owner.host].disturbed_until {
             return;
         }
+        self.judge_dropped(owner, key, issued, old);
         let newest = self.rows[key].at(old);
         let version = served.entry.version;
         if version < newest.version || version < newest.floor {
@@ -158,6 +220,10 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
             witness.breaks(format!("Host {} serves what it knows to have ended.", owner.host));
         }
         let version = served.entry.version;
+        let highest = known.as_ref().map_or(version, |known| known.highest.max(known.floor).max(version));
+        if highest.0 as i64 > witness::LATEST {
+            witness.breaks(format!("Host {} believes in version {highest}.", owner.host));
+        }
         let told = witness.hosts[owner.host].told[index];
         if version < told.floor {
             witness.breaks(format!(
@@ -178,7 +244,7 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
             witness.judge_confirmed(owner, index, known, version);
         }
         if !served.degraded {
-            witness.judge_young(owner, index, served);
+            witness.judge_young(owner, index, served, issued);
         }
     });
 }

@@ -42,6 +42,8 @@ pub struct Server {
     readings: u64,
     /// Commands carried out.
     pub commands: u64,
+    /// Of them, those about keys, and not about whether there is news.
+    pub about_keys: u64,
     /// How long its core was busy.
     pub busy: Micros,
 }
@@ -98,6 +100,7 @@ impl Server {
             readers: Vec::new(),
             readings: 0,
             commands: 0,
+            about_keys: 0,
             busy: 0,
         }
     }
@@ -207,6 +210,7 @@ impl Server {
             let error = "NOSCRIPT No matching script. Please use EVAL.".into();
             return (Done::Answered(Reply::Error(error)), cost::OTHER);
         }
+        self.about_keys += 1;
         let keys = number(words[2]).unwrap_or(0) as usize;
         let (keys, arguments) = words[3..].split_at(keys);
         let reply = lua::run(&mut self.data, wall, words[1], keys, arguments);
@@ -214,7 +218,10 @@ impl Server {
             (Reply::Array(parts), true) if matches!(parts.get(1), Some(Reply::Array(_))) => {
                 cost::READ + cost::BODY * keys.len() as i64
             }
-            (_, true) => cost::READ + cost::VERSION * keys.len() as i64,
+            (_, true) => {
+                self.about_keys -= 1;
+                cost::READ + cost::VERSION * keys.len() as i64
+            }
             (Reply::Array(parts), _) if parts.get(2) == Some(&Reply::text(b"busy")) => cost::BUSY,
             _ => cost::SCRIPT,
         };

@@ -1,13 +1,12 @@
 //! Code that blocks, on a stack of its own: where it waits others run, on the same thread and in an order that repeats.
 //! And the schedule: what happens when.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::{fmt, ptr};
+use std::fmt;
 
-use corosensei::stack::DefaultStack;
-use corosensei::{Coroutine, CoroutineResult, Yielder};
+use generator::{Generator, Gn};
 
 use super::clock::Micros;
 
@@ -45,7 +44,8 @@ pub enum Event {
     World(usize),
 }
 
-type Task = Coroutine<(), Option<Micros>, ()>;
+/// It tells how long it waits, if nobody wakes it.
+type Task = Generator<'static, (), Option<Micros>>;
 
 struct Slot {
     task: Option<Task>,
@@ -60,16 +60,18 @@ struct Schedule {
     events: u64,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     slots: Vec<Slot>,
-    stacks: Vec<DefaultStack>,
+    /// What tasks that have not begun will run.
+    bodies: Vec<Option<Box<dyn FnOnce()>>>,
+    /// Of tasks that have ended: their stacks are used again.
+    ended: Vec<Task>,
     current: Option<TaskId>,
 }
 
-const STACK: usize = 256 * 1024;
+/// In words.
+const STACK: usize = 32 * 1024;
 
 thread_local! {
     static SCHEDULE: RefCell<Schedule> = RefCell::default();
-    /// Of the task that runs.
-    static YIELDER: Cell<*const Yielder<(), Option<Micros>>> = const { Cell::new(ptr::null()) };
 }
 
 /// Everything of the world before is gone.
@@ -85,8 +87,8 @@ pub fn end() {
         kill(TaskId(task));
     }
     SCHEDULE.with_borrow_mut(|schedule| {
-        let stacks = std::mem::take(&mut schedule.stacks);
-        *schedule = Schedule { stacks, ..Schedule::default() };
+        let ended = std::mem::take(&mut schedule.ended);
+        *schedule = Schedule { ended, ..Schedule::default() };
     });
 }
 
@@ -125,12 +127,22 @@ pub fn next(end: Micros) -> Option<Event> {
 
 /// A task that begins at `when`.
 pub fn spawn(owner: Owner, when: Micros, body: impl FnOnce() + 'static) -> TaskId {
-    let stack = SCHEDULE.with_borrow_mut(|schedule| schedule.stacks.pop());
-    let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).unwrap());
-    let task = Coroutine::with_stack(stack, move |yielder: &Yielder<(), Option<Micros>>, ()| {
-        YIELDER.set(ptr::from_ref(yielder));
-        body();
+    let (index, ended) = SCHEDULE.with_borrow_mut(|schedule| {
+        schedule.bodies.push(Some(Box::new(body)));
+        (schedule.bodies.len() - 1, schedule.ended.pop())
     });
+    let run = move || {
+        let body = SCHEDULE.with_borrow_mut(|schedule| schedule.bodies[index].take());
+        body.into_iter().for_each(|body| body());
+        None
+    };
+    let task = match ended {
+        Some(mut ended) => {
+            ended.init_code(run);
+            ended
+        }
+        None => Gn::new_opt(STACK, run),
+    };
     SCHEDULE.with_borrow_mut(|schedule| {
         let id = TaskId(schedule.slots.len());
         schedule.slots.push(Slot { task: Some(task), owner, pauses: 0 });
@@ -153,19 +165,17 @@ pub fn resume(id: TaskId) {
         slot.task.take()
     });
     let Some(mut task) = task else { return };
-    let result = task.resume(());
-    YIELDER.set(ptr::null());
+    let until = task.resume().flatten();
     SCHEDULE.with_borrow_mut(|schedule| {
         schedule.current = None;
-        match result {
-            CoroutineResult::Yield(until) => {
-                let pauses = schedule.slots[index].pauses;
-                schedule.slots[index].task = Some(task);
-                if let Some(until) = until {
-                    schedule.push(until, Event::Wake(id, pauses));
-                }
-            }
-            CoroutineResult::Return(()) => schedule.stacks.push(task.into_stack()),
+        if task.is_done() {
+            schedule.ended.push(task);
+            return;
+        }
+        let pauses = schedule.slots[index].pauses;
+        schedule.slots[index].task = Some(task);
+        if let Some(until) = until {
+            schedule.push(until, Event::Wake(id, pauses));
         }
     });
 }
@@ -194,21 +204,16 @@ pub fn kill(TaskId(task): TaskId) {
         slot.task.take()
     });
     if let Some(mut killed) = killed {
-        killed.force_unwind();
-        SCHEDULE.with_borrow_mut(|schedule| schedule.stacks.push(killed.into_stack()));
+        killed.cancel();
+        SCHEDULE.with_borrow_mut(|schedule| schedule.ended.push(killed));
     }
 }
 
 /// Lets others run until that time, or until somebody wakes this task.
 pub fn pause(until: Option<Micros>) {
-    let yielder = YIELDER.get();
-    assert!(!yielder.is_null(), "only a task can wait");
-    // SAFETY: it is on the stack of the task that runs: set by it when it began, and below after each wait; `resume` leaves
-    // null behind. The task, and with it this call, is on that very stack.
-    #[allow(unsafe_code)]
-    let yielder = unsafe { &*yielder };
-    yielder.suspend(until);
-    YIELDER.set(ptr::from_ref(yielder));
+    // Its successor hands a scope to the body, which code that is in use has no place for.
+    #[allow(deprecated)]
+    generator::yield_with(until);
 }
 
 pub fn pause_until(when: Micros) {

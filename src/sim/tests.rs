@@ -1,18 +1,186 @@
-use super::plan::Plan;
-use super::world;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+
+use super::plan::{Fault, Plan};
+use super::rules::{self, RULES};
+use super::world::{self, Came};
+use super::{host, trace};
+
+/// A number that the environment may give.
+fn asked(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs the worlds of these seeds, on all processors.
+fn run(seeds: Range<u64>, plan: impl Fn(u64) -> Plan + Sync) -> Vec<(u64, Came)> {
+    let (next, end, plan) = (&AtomicU64::new(seeds.start), seeds.end, &plan);
+    let work = move || {
+        let mut came = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= end {
+                return came;
+            }
+            came.push((seed, world::run(seed, plan(seed))));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, |it| it.get());
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    })
+}
+
+/// The world once more, with what happened in it.
+fn traced(seed: u64, plan: Plan) -> (Came, Vec<String>) {
+    trace::keep(true);
+    let came = world::run(seed, plan);
+    let lines = trace::last(usize::MAX);
+    trace::keep(false);
+    (came, lines)
+}
+
+/// Fails with the first world that broke a promise, and its last moments. What all of them have seen.
+fn judge(worlds: Vec<(u64, Came)>, what: &str, plan: impl Fn(u64) -> Plan) -> Came {
+    let mut sum = Came::default();
+    let mut broken: Vec<_> = Vec::new();
+    for (seed, came) in worlds {
+        broken.extend(came.broken.map(|sentence| (seed, sentence)));
+        sum.mints += came.mints;
+        sum.served += came.served;
+        sum.commands += came.commands;
+        sum.seen.extend(came.seen);
+    }
+    broken.sort();
+    if let Some((seed, _)) = broken.first() {
+        let (_, lines) = traced(*seed, plan(*seed));
+        for line in lines.iter().skip(lines.len().saturating_sub(40)) {
+            println!("{line}");
+        }
+        for (seed, sentence) in broken.iter().take(20) {
+            println!("{what} {seed}: {sentence}");
+        }
+        panic!(
+            "{} broke a promise, the first of them {what} {seed}. All of it: \
+             SHAREDSTATE_TRACE=1 SHAREDSTATE_SEED={seed} cargo nextest run --cargo-profile checked sim::tests::{what} --no-capture",
+            broken.len()
+        );
+    }
+    sum
+}
+
+/// Worlds of that kind; with SHAREDSTATE_TRACE one, and all that happens in it.
+fn promises_are_kept(what: &str, count: u64, plan: impl Fn(u64) -> Plan + Sync) -> Came {
+    let first = asked("SHAREDSTATE_SEED", 1);
+    if std::env::var_os("SHAREDSTATE_TRACE").is_some() {
+        let plan = plan(first);
+        println!("{plan:#?}");
+        let (came, lines) = traced(first, plan);
+        lines.iter().for_each(|line| println!("{line}"));
+        println!("{:?}", came.broken);
+        return came;
+    }
+    let began = std::time::Instant::now();
+    let sum = judge(run(first..first + count, &plan), what, plan);
+    println!(
+        "{count} worlds from seed {first}: {} tokens handed out, {} mints, {} commands, {:.1} s",
+        sum.served,
+        sum.mints,
+        sum.commands,
+        began.elapsed().as_secs_f64()
+    );
+    sum
+}
 
 #[test]
 fn small_worlds() {
-    let count: u64 = std::env::var("SIM_WORLDS").ok().and_then(|it| it.parse().ok()).unwrap_or(50);
-    let (mut mints, mut served, mut commands) = (0, 0, 0);
-    for seed in 1..=count {
-        let came = world::run(seed, Plan::small(seed));
-        if let Some(sentence) = came.broken {
-            eprintln!("seed {seed}: {sentence}");
-        }
-        mints += came.mints;
-        served += came.served;
-        commands += came.commands;
+    let count = asked("SHAREDSTATE_WORLDS", 200);
+    let came = promises_are_kept("small_worlds", count, Plan::small);
+    if count >= 1_000 {
+        let all: BTreeSet<_> = Fault::NAMES.iter().chain(&host::WAYS).copied().collect();
+        let missing: Vec<_> = all.difference(&came.seen).collect();
+        assert!(missing.is_empty(), "never seen: {missing:?}");
     }
-    eprintln!("{count} worlds: {mints} mints, {served} served, {commands} commands");
+}
+
+#[test]
+fn worlds_of_a_hundred_hosts() {
+    promises_are_kept("worlds_of_a_hundred_hosts", asked("SHAREDSTATE_HUNDREDS", 1), |seed| {
+        Plan::large(seed, 100)
+    });
+}
+
+#[test]
+fn worlds_of_a_thousand_hosts() {
+    promises_are_kept("worlds_of_a_thousand_hosts", asked("SHAREDSTATE_THOUSANDS", 0), |seed| {
+        Plan::large(seed, 1_000)
+    });
+}
+
+/// A seed is all of a world: it happens again, line by line.
+#[test]
+fn a_world_repeats_from_its_seed() {
+    for seed in 1..=5 {
+        let (first, again) = (traced(seed, Plan::small(seed)).1, traced(seed, Plan::small(seed)).1);
+        let other = first.iter().zip(&again).find(|(first, again)| first != again);
+        assert_eq!(other, None, "seed {seed}");
+        assert_eq!(first.len(), again.len());
+        assert!(first.len() > 100);
+    }
+}
+
+/// So many worlds at the most, until one breaks a promise.
+const ENOUGH: u64 = 2_000;
+
+#[test]
+fn without_any_rule_a_promise_is_broken() {
+    let work = |rule: &'static rules::Rule| {
+        rules::switch_off(Some(rule));
+        let broken = (1..=asked("SHAREDSTATE_ENOUGH", ENOUGH))
+            .find_map(|seed| Some((seed, world::run(seed, Plan::small(seed)).broken?)));
+        rules::switch_off(None);
+        (rule.name, broken)
+    };
+    let next = &AtomicU64::new(0);
+    let found: Vec<_> = thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, |it| it.get());
+        let worker = move || {
+            let rules = std::iter::from_fn(|| RULES.get(next.fetch_add(1, Relaxed) as usize));
+            rules.map(work).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    for (name, broken) in &found {
+        match broken {
+            Some((seed, sentence)) => println!("without \"{name}\", world {seed}: {sentence}"),
+            None => println!("without \"{name}\" nothing breaks"),
+        }
+    }
+    assert!(found.iter().all(|(_, broken)| broken.is_some()), "a rule that nothing needs");
+}
+
+/// What a key costs a fleet in a lifetime of it, where nothing breaks.
+#[test]
+fn a_key_is_minted_once_in_its_lifetime_by_a_fleet_of_any_size() {
+    const LIFETIMES: i64 = 6;
+    println!("| hosts | mints per key and lifetime | commands per host, key and lifetime | commands per host and second at rest |");
+    println!("| --- | --- | --- | --- |");
+    let largest = asked("SHAREDSTATE_LARGEST", 100);
+    for hosts in [1, 10, 100, 1_000].into_iter().filter(|hosts| *hosts <= largest) {
+        let plan = Plan::steady(hosts as usize, LIFETIMES);
+        let (keys, lifetime) = (plan.settings.keys as f64, plan.settings.lifetime as f64 / 1e6);
+        let came = world::run(hosts, plan);
+        assert_eq!(came.broken, None, "{hosts} hosts");
+        let (lifetimes, hosts) = (LIFETIMES as f64, hosts as f64);
+        let following = came.following as f64 / hosts / lifetimes / lifetime;
+        println!(
+            "| {hosts} | {:.2} | {:.2} | {following:.1} |",
+            came.mints as f64 / keys / lifetimes,
+            (came.commands - came.following) as f64 / hosts / keys / lifetimes,
+        );
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::rules::{self, Answer};
 use super::{trace, witness};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version};
@@ -43,8 +44,24 @@ impl WatchedStore {
         if let Ok(reply) = &reply {
             heard(self.host, &self.memory, key, reply.floor);
         }
-        reply
+        let reply = failed(self.host, reply);
+        reply.map(|reply| Reply { floor: told_of(reply.floor), ..reply })
     }
+}
+
+/// The floor that a host hears of.
+fn told_of(floor: Version) -> Version {
+    if rules::changes(Answer::NoFloor) { Version::NONE } else { floor }
+}
+
+/// What came of a question, with a failure noted.
+fn failed<T>(host: usize, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    witness::came_of(host, &answer);
+    let refused = rules::changes(Answer::SilenceIsRefusal);
+    answer.map_err(|error| match error {
+        error if refused && error.is_silence() => StoreError::Unreachable(error.to_string()),
+        error => error,
+    })
 }
 
 impl Store for WatchedStore {
@@ -62,7 +79,7 @@ impl Store for WatchedStore {
         length: Duration,
         now: Moment,
     ) -> Result<bool, StoreError> {
-        let reply = self.inner.renew(key, lease, length, now);
+        let reply = failed(self.host, self.inner.renew(key, lease, length, now));
         trace::say(|| format!("host {}: renews {key:?}: {reply:?}", self.host));
         reply
     }
@@ -86,7 +103,7 @@ impl Store for WatchedStore {
         failure: Option<&Failure>,
         now: Moment,
     ) -> Result<(), StoreError> {
-        let reply = self.inner.abandon(key, lease, failure, now);
+        let reply = failed(self.host, self.inner.abandon(key, lease, failure, now));
         trace::say(|| format!("host {}: gives the lease of {key:?} back: {reply:?}", self.host));
         reply
     }
@@ -145,16 +162,19 @@ impl WatchedLog {
 
 impl ChangeLog for WatchedLog {
     fn look(&self, anchor: Option<&Anchor>) -> Result<Looked, StoreError> {
-        let looked = self.inner.look(anchor);
+        let mut looked = failed(self.host, self.inner.look(anchor));
         trace::say(|| format!("host {}: looks at the log: {looked:?}", self.host));
-        if looked.is_ok() {
+        if let Ok(looked) = &mut looked {
             witness::looked(self.host);
+            witness::saw(if looked.stands { "anchor stands" } else { "gap" });
+            looked.stands |= anchor.is_some() && rules::changes(Answer::AnchorStands);
+            looked.continued &= !rules::changes(Answer::NoClock);
         }
         looked
     }
 
     fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {
-        let followed = self.inner.follow(anchor, patience);
+        let followed = failed(self.host, self.inner.follow(anchor, patience));
         match &followed {
             Ok(Followed::Lines { changes, .. }) if changes.is_empty() => {}
             followed => trace::say(|| format!("host {}: follows: {followed:?}", self.host)),
@@ -162,6 +182,7 @@ impl ChangeLog for WatchedLog {
         if let Ok(Followed::Lines { changes, .. }) = &followed {
             for change in changes {
                 let floor = change.news.unwrap_or_default().floor;
+                witness::saw("line");
                 heard(self.host, &self.memory, &change.key, floor);
             }
         }
@@ -169,17 +190,17 @@ impl ChangeLog for WatchedLog {
     }
 
     fn versions(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Stored>>, StoreError> {
-        let replies = self.inner.versions(keys, now);
+        let replies = failed(self.host, self.inner.versions(keys, now));
         trace::say(|| format!("host {}: compares {keys:?}: {replies:?}", self.host));
         self.heard(keys, &replies);
-        replies
+        replies.map(|replies| replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect())
     }
 
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
-        let replies = self.inner.fetch(keys, now);
+        let replies = failed(self.host, self.inner.fetch(keys, now));
         trace::say(|| format!("host {}: fetches {keys:?}: {replies:?}", self.host));
         self.heard(keys, &replies);
-        replies
+        replies.map(|replies| replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect())
     }
 
     fn noticed(&self) -> Noticed {

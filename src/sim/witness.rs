@@ -17,7 +17,10 @@ use crate::entry::{Key, Version};
 use crate::flight::Outcome;
 use crate::flight::machine::Authority;
 use crate::store::memory::MemoryHost;
-use crate::store::Claim;
+use crate::store::{Claim, StoreError};
+
+/// A year after the beginning of a world, and what clocks may be wrong by.
+pub const LATEST: Micros = super::world::START + 375 * 86_400 * super::clock::SECOND;
 
 /// What the authority has of a key from a time on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +70,10 @@ pub struct Seen {
     pub unaware: bool,
     /// It has heard a server's clock.
     pub aware_once: bool,
+    /// When Redis last refused it, or could not be reached.
+    pub refused_at: Micros,
+    /// Since when it has answered nothing, if it was asked.
+    pub silent_since: Option<Micros>,
 }
 
 /// Two servers took writes, or one that was none any more was believed: from, until.
@@ -82,7 +89,8 @@ pub struct MintSeen {
     pub authority: Authority,
     pub from: Micros,
     pub until: Option<Micros>,
-    pub version: Version,
+    pub minted: bool,
+    pub failed: bool,
 }
 
 pub struct Witness {
@@ -96,14 +104,18 @@ pub struct Witness {
     pub hosts: Vec<Seen>,
     pub splits: Vec<Split>,
     pub mints: Vec<MintSeen>,
-    /// Which flight used a secret, by its task and number.
+    /// Which lookup used a secret, by its task and number.
     pub secrets: BTreeMap<u64, (Option<task::TaskId>, u64)>,
-    /// By task, how many lookups it has begun.
-    pub lookups: BTreeMap<Option<task::TaskId>, u64>,
-    /// Whether all clocks are right.
+    /// By task, how many lookups it has begun, and when the last.
+    pub lookups: BTreeMap<Option<task::TaskId>, (u64, Micros)>,
     pub broken: Option<String>,
     pub served: u64,
-    pub refused: BTreeSet<&'static str>,
+    /// What has been, by name.
+    pub seen: BTreeSet<&'static str>,
+    /// By key: when a drop of whatever there was began, and when it was acknowledged.
+    pub drops: Vec<(usize, Micros, Micros)>,
+    /// When the authority last lost anything.
+    pub lost_at: Micros,
 }
 
 thread_local! {
@@ -130,7 +142,9 @@ pub fn begin(settings: Rc<Settings>, keys: Vec<Key>) {
         lookups: BTreeMap::new(),
         broken: None,
         served: 0,
-        refused: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        drops: Vec::new(),
+        lost_at: 0,
     }));
 }
 
@@ -162,8 +176,10 @@ pub fn is_broken() -> bool {
     with(|witness| witness.broken.is_some())
 }
 
+/// What nobody can have issued is as good as nothing.
 fn version_in(text: Option<&[u8]>) -> Version {
-    Version(text.and_then(resp::number).unwrap_or(0) as u64)
+    let version = text.and_then(resp::number).unwrap_or(0);
+    if version > LATEST { Version::NONE } else { Version(version as u64) }
 }
 
 impl Witness {
@@ -201,6 +217,7 @@ pub fn row_changed(server: usize, row: &[u8], takeover: &[u8], data: &Data, wall
 pub fn replaced(server: usize, data: &Data) {
     with(|witness| {
         witness.authority = server;
+        witness.lost_at = task::now();
         for key in 0..witness.keys.len() {
             let (line, digest) = witness.look_at_row(&row_of(&witness.keys[key]), data);
             let lease = data.peek_text(&lease_of(&witness.keys[key]));
@@ -219,7 +236,7 @@ pub fn replaced(server: usize, data: &Data) {
 pub fn claims(claim: &Claim) {
     let task = task::current();
     with(|witness| {
-        let flight = (task, witness.lookups.get(&task).copied().unwrap_or(0));
+        let flight = (task, witness.lookups.get(&task).map_or(0, |(count, _)| *count));
         let user = *witness.secrets.entry(claim.secret.bits()).or_insert(flight);
         if user != flight {
             witness.broken.get_or_insert("Two lookups used the same secret.".into());
@@ -230,7 +247,11 @@ pub fn claims(claim: &Claim) {
 /// A lookup begins.
 pub fn begins() {
     let task = task::current();
-    with(|witness| *witness.lookups.entry(task).or_default() += 1);
+    let now = task::now();
+    with(|witness| {
+        let (count, at) = witness.lookups.entry(task).or_default();
+        (*count, *at) = (*count + 1, now);
+    });
 }
 
 pub fn heard_floor(host: usize, key: &Key, floor: Version) {
@@ -246,6 +267,50 @@ pub fn evicted(host: usize, key: usize) {
     with(|witness| witness.hosts[host].told[key] = Told::default());
 }
 
+/// The host has forgotten everything.
+pub fn rebooted(host: usize) {
+    with(|witness| {
+        let seen = &mut witness.hosts[host];
+        let (told, disturbed_until) = (vec![Told::default(); seen.told.len()], seen.disturbed_until);
+        *seen = Seen { told, disturbed_until, ..Seen::default() };
+    });
+}
+
+/// Something has been.
+pub fn saw(what: &'static str) {
+    with(|witness| {
+        witness.seen.insert(what);
+    });
+}
+
+/// What came of a question of a host.
+pub fn came_of<T>(host: usize, answer: &Result<T, StoreError>) {
+    let now = task::now();
+    with(|witness| {
+        let seen = &mut witness.hosts[host];
+        match answer {
+            Ok(_) => seen.silent_since = None,
+            Err(error) if error.is_silence() => seen.silent_since = seen.silent_since.or(Some(now)),
+            Err(_) => seen.refused_at = now,
+        }
+        let what = match answer {
+            Ok(_) => "answered",
+            Err(error) if error.is_silence() => "silent",
+            Err(_) => "refused",
+        };
+        witness.seen.insert(what);
+    });
+}
+
+/// Whatever there was of a key was dropped, as far as Redis says.
+pub fn dropped(key: &Key, began: Micros) {
+    let now = task::now();
+    with(|witness| {
+        let key = witness.key(key);
+        witness.drops.push((key, began, now));
+    });
+}
+
 pub fn looked(host: usize) {
     with(|witness| {
         let seen = &mut witness.hosts[host];
@@ -256,15 +321,22 @@ pub fn looked(host: usize) {
     });
 }
 
+/// Whether somebody has minted the key, or tried to, at any time since then.
+pub fn minted_since(key: &Key, since: Micros) -> bool {
+    with(|witness| {
+        let key = witness.key(key);
+        let overlaps = |mint: &&MintSeen| mint.until.is_none_or(|until| until >= since);
+        witness.mints.iter().filter(|mint| mint.key == key).rev().any(|mint| overlaps(&mint))
+    })
+}
+
 /// What the host's timeline shows now.
 pub fn shows(host: usize, memory: &MemoryHost) {
     let (moment, now) = (memory.now(), task::now());
     with(|witness| {
         let moments = &mut witness.hosts[host].moments;
-        match moments.last_mut() {
-            Some((shown, at)) if *shown == moment => *at = now,
-            Some((shown, _)) if *shown > moment => {}
-            _ => moments.push((moment, now)),
+        if moments.last().is_none_or(|(shown, _)| *shown < moment) {
+            moments.push((moment, now));
         }
     });
 }
@@ -273,7 +345,7 @@ pub fn mint_begins(owner: Owner, key: &Key, authority: Authority, version: Versi
     trace::say(|| format!("{owner} mints {key:?} as {version} for {authority:?}"));
     with(|witness| {
         let (key, from) = (witness.key(key), task::now());
-        let mint = MintSeen { key, owner, authority, from, until: None, version };
+        let mint = MintSeen { key, owner, authority, from, until: None, minted: false, failed: false };
         witness.judge_mint(&mint);
         witness.mints.push(mint);
     });
@@ -285,8 +357,9 @@ pub fn mint_ended(owner: Owner, key: &Key, outcome: &Outcome) {
         let key = witness.key(key);
         let now = task::now();
         let mint = witness.mints.iter_mut().rev().find(|it| it.owner == owner && it.key == key);
-        if let Some(mint) = mint.filter(|_| minted) {
-            mint.until = Some(now);
+        if let Some(mint) = mint {
+            (mint.until, mint.minted) = (Some(now), minted);
+            mint.failed = matches!(outcome, Outcome::Failed { .. });
         }
     });
 }

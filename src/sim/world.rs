@@ -1,6 +1,8 @@
 //! A world: a fleet, what befalls it, and whether it kept its promises. All of it follows from a seed.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::clock::{self, Hands, HostClock, MS, Micros, SECOND};
@@ -45,6 +47,10 @@ pub struct Came {
     pub served: u64,
     /// Of all hosts.
     pub commands: u64,
+    /// Of them, what was about no key but about whether there is news.
+    pub following: u64,
+    /// By kind: see [`Witness::seen`].
+    pub seen: BTreeSet<&'static str>,
 }
 
 /// The world of that seed.
@@ -144,7 +150,10 @@ impl World {
                 return;
             }
         }
-        self.judge_end();
+        self.judge_heartbeats(0..self.settings.hosts, (self.plan.ends - self.plan.calm_from) / SECOND);
+        if self.plan.is_quiet() {
+            witness::with(witness::Witness::judge_quiet);
+        }
     }
 
     fn go_on_with(&mut self, task: task::TaskId) {
@@ -180,9 +189,10 @@ impl World {
         witness::disturbed(None, task::now());
     }
 
-    fn judge_end(&mut self) {
+    /// Nothing has broken for so many seconds, so these hosts hear of everything.
+    pub fn judge_heartbeats(&self, hosts: Range<usize>, seconds: i64) {
         let now = task::now();
-        for machine in &self.machines {
+        for machine in &self.machines[hosts] {
             clock::show(machine.index, now);
             let health = machine.memory.health();
             let age = health.heartbeat.until(machine.memory.now());
@@ -191,8 +201,7 @@ impl World {
                 witness::broken(format!(
                     "Host {} is not well although nothing has broken for {} s: its heartbeat is {age:?} \
                      old, {health:?}.",
-                    machine.index,
-                    (self.plan.ends - self.plan.calm_from) / SECOND
+                    machine.index, seconds
                 ));
             }
         }
@@ -201,13 +210,17 @@ impl World {
     fn ends(self) -> Came {
         drop(self.processes);
         task::end();
-        let commands = network::with(|network| network.commands.iter().sum());
+        let (commands, about_keys) = network::with(|network| {
+            let about_keys: u64 = network.servers.iter().map(|server| server.about_keys).sum();
+            (network.commands.iter().sum::<u64>(), about_keys)
+        });
         let witness = witness::end();
         simulated::show(None);
         simulated::sleep_by(None);
         let Some(witness) = witness else { return Came::default() };
         let mints = witness.mints.len() as u64;
-        Came { broken: witness.broken, mints, served: witness.served, commands }
+        let (broken, served, seen) = (witness.broken, witness.served, witness.seen);
+        Came { broken, mints, served, commands, following: commands.saturating_sub(about_keys), seen }
     }
 }
 
@@ -235,8 +248,12 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
         trace::say(|| format!("{} got {key:?}: {result:?}", process.owner()));
         if let Ok(served) = &result {
             promises::served(process, key, served);
+            if served.degraded {
+                witness::saw("degraded");
+            }
             // Whoever uses it hears at once that it is refused.
             if process.is_refused(&served.entry.value) {
+                witness::saw("token refused");
                 let digest = Some(served.entry.digest());
                 if dice.one_in(2) {
                     process.invalidate(key, digest);
@@ -249,9 +266,13 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
                 }
             }
         }
+        if let Err(FlightError::WaitTimeout) = &result {
+            witness::saw("waited in vain");
+        }
         if let Err(error) = &result
             && began > strict_from
             && !matches!(error, FlightError::Nothing)
+            && !(*error == FlightError::WaitTimeout && witness::minted_since(key, began))
         {
             witness::broken(format!(
                 "{} got nothing although nothing has broken for long: {error:?}.",

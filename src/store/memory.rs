@@ -26,6 +26,11 @@ use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 
+#[cfg(test)]
+pub mod without;
+#[cfg(test)]
+use without::HostRule;
+
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -338,10 +343,20 @@ impl Host for MemoryHost {
         self.saw(entry.version);
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
+        #[cfg(test)]
+        let asked = match &slot {
+            Some(slot) if without::is(HostRule::Reservation) => {
+                Asked { reservation: Reservation(slot.number), ..asked }
+            }
+            _ => asked,
+        };
         let Some(slot) = slot.filter(|slot| Reservation(slot.number) == asked.reservation) else {
             return Ok(());
         };
-        if !(slot.floor.max(slot.newest)..=latest).contains(&entry.version) {
+        let least = slot.floor.max(slot.newest);
+        #[cfg(test)]
+        let least = if without::is(HostRule::NewerOnly) { Version::NONE } else { least };
+        if !(least..=latest).contains(&entry.version) {
             return Ok(());
         }
         let known = slot.entry().is_some_and(|held| held.version == entry.version);
@@ -390,6 +405,8 @@ impl Host for MemoryHost {
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let (version, floor) = (self.saw(version), self.saw(floor));
+        #[cfg(test)]
+        let version = if without::is(HostRule::MarkFirst) { Version::NONE } else { version };
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
         slot.map(|slot| {
@@ -414,6 +431,8 @@ impl Host for MemoryHost {
     }
 
     fn beat(&self, at: Moment, anchor: &Anchor) {
+        #[cfg(test)]
+        let at = if without::is(HostRule::BeatAsSent) { self.clock.now() } else { at };
         let mut state = self.state.lock();
         state.heartbeat = state.heartbeat.max(at);
         state.anchor = Some(*anchor);
@@ -430,6 +449,8 @@ impl Host for MemoryHost {
             state.doubted_beat = state.heartbeat;
         }
         state.in_doubt = true;
+        #[cfg(test)]
+        let now = if without::is(HostRule::Doubt) { Moment::default() } else { now };
         state.doubt = state.doubt.max(now);
         for slot in state.slots.values_mut() {
             slot.busy_until = Moment::default();
