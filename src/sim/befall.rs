@@ -209,7 +209,7 @@ impl World {
         machine.stands_until.set(now + span);
         machine.stood_for.set(machine.stood_for.get() + span);
         machine.clock.change(|hands| hands.stand(now));
-        witness::stands(host);
+        witness::stands(host, now + span);
         witness::disturbed(Some(host), now + span);
         self.later(self.age() + span, move |world| {
             let now = task::now();

@@ -31,6 +31,14 @@ pub struct Settings {
     pub wrong: Wrong,
 }
 
+impl Settings {
+    /// How old a token is when it is renewed.
+    pub fn renewed_after(&self) -> Micros {
+        let margin = (self.margin.as_micros() as i64).min(self.lifetime / 5);
+        (self.lifetime - margin) * 8 / 10
+    }
+}
+
 /// No promise about the end of a token rests on one clock; of two that are wrong in the same direction nothing is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {

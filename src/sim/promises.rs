@@ -137,7 +137,7 @@ impl Witness {
 
     /// Nothing breaks: a key is minted once in its lifetime, for all.
     pub fn judge_quiet(&mut self) {
-        let life = self.settings.lifetime * 8 / 10 * 8 / 10 - IN_STEP;
+        let life = self.settings.renewed_after() - IN_STEP;
         for (at, mint) in self.mints.iter().enumerate() {
             let next = self.mints[at + 1..].iter().find(|next| next.key == mint.key);
             let sentence = match next {
@@ -162,7 +162,7 @@ impl Witness {
     fn judge_end(&mut self, owner: Owner, issued: &Issued) {
         let now = task::now();
         let seen = &self.hosts[owner.host];
-        if seen.unaware {
+        if seen.unaware.is_some() {
             return;
         }
         let margin = (self.settings.margin.as_micros() as i64).min(self.settings.lifetime / 5);
@@ -231,13 +231,17 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
                 owner.host, told.floor
             ));
         }
-        if version < told.served {
+        // A host that was alone counts by its own clock, and that of the servers may be days behind.
+        if version < told.served && issued.at < told.issued {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} after version {}.",
                 owner.host, told.served
             ));
         }
-        witness.hosts[owner.host].told[index].served = version.max(told.served);
+        if version > told.served {
+            let told = &mut witness.hosts[owner.host].told[index];
+            (told.served, told.issued) = (version, issued.at);
+        }
         if let Some(known) = &known
             && known.entry.as_ref().is_some_and(|entry| entry.version == version)
         {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rules::{self, Answer};
-use super::{trace, witness};
+use super::{task, trace, witness};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version};
 use crate::redis::RedisStore;
@@ -162,10 +162,11 @@ impl WatchedLog {
 
 impl ChangeLog for WatchedLog {
     fn look(&self, anchor: Option<&Anchor>) -> Result<Looked, StoreError> {
+        let asked = task::now();
         let mut looked = failed(self.host, self.inner.look(anchor));
         trace::say(|| format!("host {}: looks at the log: {looked:?}", self.host));
         if let Ok(looked) = &mut looked {
-            witness::looked(self.host);
+            witness::looked(self.host, asked);
             witness::saw(if looked.stands { "anchor stands" } else { "gap" });
             looked.stands |= anchor.is_some() && rules::changes(Answer::AnchorStands);
             looked.continued &= !rules::changes(Answer::NoClock);

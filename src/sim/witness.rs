@@ -54,8 +54,9 @@ impl Row {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Told {
     pub floor: Version,
-    /// The newest that it handed out.
+    /// The newest that it handed out, and when that was issued.
     pub served: Version,
+    pub issued: Micros,
 }
 
 /// A host, as it is seen from outside.
@@ -66,8 +67,8 @@ pub struct Seen {
     pub moments: Vec<(Moment, Micros)>,
     /// Nothing is asked of it as to Redis before: it could not be reached, or not well.
     pub disturbed_until: Micros,
-    /// It stood still, and has not heard the server's clock since.
-    pub unaware: bool,
+    /// It stood still until then, and has not asked for the server's clock since.
+    pub unaware: Option<Micros>,
     /// It has heard a server's clock.
     pub aware_once: bool,
     /// When Redis last refused it, or could not be reached.
@@ -311,11 +312,12 @@ pub fn dropped(key: &Key, began: Micros) {
     });
 }
 
-pub fn looked(host: usize) {
+/// The host has asked for the server's clock, at `asked`, and knows it.
+pub fn looked(host: usize, asked: Micros) {
     with(|witness| {
         let seen = &mut witness.hosts[host];
-        if seen.aware_once {
-            seen.unaware = false;
+        if seen.aware_once && seen.unaware.is_some_and(|until| asked >= until) {
+            seen.unaware = None;
         }
         seen.aware_once = true;
     });
@@ -382,7 +384,7 @@ pub fn split(from: Micros, until: Micros) {
     with(|witness| witness.splits.push(Split { from, until }));
 }
 
-/// The host stands still from now on.
-pub fn stands(host: usize) {
-    with(|witness| witness.hosts[host].unaware = true);
+/// The host stands still until then.
+pub fn stands(host: usize, until: Micros) {
+    with(|witness| witness.hosts[host].unaware = Some(until));
 }
