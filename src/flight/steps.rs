@@ -106,7 +106,13 @@ fn who_gets_no_answer_serves_nothing_older_than_others_of_his_host_have() {
         let old = due(Duration::from_millis(2_500));
         let mut flight = flight();
         flight.step(Event::Begin, NOW);
-        let fresh = Entry { timing: Timing { refresh_at: NOW.plus_millis(900), ..due(Duration::ZERO).entry.unwrap().timing }, ..old.entry.clone().unwrap() };
+        let fresh = Entry {
+            timing: Timing {
+                refresh_at: NOW.plus_millis(900),
+                ..due(Duration::ZERO).entry.unwrap().timing
+            },
+            ..old.entry.clone().unwrap()
+        };
         flight.step(Event::Looked(Some(Known { entry: Some(fresh), ..old })), NOW);
         let action = flight.step(Event::MayRevalidate(true), NOW);
         assert!(matches!(action, Action::Restore(_)), "{action:?}");

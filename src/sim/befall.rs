@@ -2,8 +2,8 @@
 
 use super::clock::{MS, Micros, SECOND};
 use super::data::Value;
-use super::plan::{FailOver, Fault, Former, RIGHT, Wrong};
 use super::host::Machine;
+use super::plan::{FailOver, Fault, Former, RIGHT, Wrong};
 use super::server::Server;
 use super::world::World;
 use super::{network, task, trace, witness};
@@ -111,7 +111,8 @@ impl World {
                 let key_name: &Key = &self.keys[key];
                 let memory = &self.machines[host].memory;
                 memory.evict(key_name);
-                if crate::store::Host::reserve(&**memory, key_name) == crate::store::Reservation(0) {
+                if crate::store::Host::reserve(&**memory, key_name) == crate::store::Reservation(0)
+                {
                     witness::evicted(host, key);
                 }
             }
@@ -152,7 +153,8 @@ impl World {
     fn fail_over(&mut self, FailOver { loses, ahead, former }: FailOver) {
         // What the replica has is what the master had then.
         let replica = network::with(|network| network.servers[self.master].data.clone());
-        let ahead = if self.settings.wrong == Wrong::Servers { ahead } else { ahead.clamp(-RIGHT, RIGHT) };
+        let ahead =
+            if self.settings.wrong == Wrong::Servers { ahead } else { ahead.clamp(-RIGHT, RIGHT) };
         self.later(self.age() + loses, move |world| world.promote(replica, ahead, former));
     }
 

@@ -170,15 +170,12 @@ impl Data {
     /// `XADD key MAXLEN ~ count * field value …`
     fn add_line(&mut self, words: &[&[u8]], ms: i64) -> Reply {
         let item = self.items.entry(words[1].into());
-        let item = item.or_insert_with(|| Item {
-            value: Value::Stream(Stream::default()),
-            expires: None,
-        });
+        let item =
+            item.or_insert_with(|| Item { value: Value::Stream(Stream::default()), expires: None });
         let Value::Stream(stream) = &mut item.value else { return wrong_type() };
         let most = number(words[4]).unwrap_or(i64::MAX) as usize;
         let ms = ms.max(0) as u64;
-        stream.last =
-            if ms > stream.last.0 { (ms, 0) } else { (stream.last.0, stream.last.1 + 1) };
+        stream.last = if ms > stream.last.0 { (ms, 0) } else { (stream.last.0, stream.last.1 + 1) };
         let fields = words[6..].iter().map(|word| word.to_vec()).collect();
         stream.lines.push_back((stream.last, fields));
         if stream.lines.len() >= most + NODE {

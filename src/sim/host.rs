@@ -347,9 +347,31 @@ fn event_was(event: &Event) {
 
 /// What is to have been, in so many worlds.
 pub const WAYS: [&str; 25] = [
-    "orphan", "taken", "value", "lease", "busy", "back-off", "claim failed", "committed", "fenced", "superseded", "commit failed",
-    "confirmed", "asked and newer", "unconfirmed", "refused", "silent", "anchor stands", "gap", "line", "minted for itself",
-    "mint failed", "request ended", "token refused", "waited in vain", "degraded",
+    "orphan",
+    "taken",
+    "value",
+    "lease",
+    "busy",
+    "back-off",
+    "claim failed",
+    "committed",
+    "fenced",
+    "superseded",
+    "commit failed",
+    "confirmed",
+    "asked and newer",
+    "unconfirmed",
+    "refused",
+    "silent",
+    "anchor stands",
+    "gap",
+    "line",
+    "minted for itself",
+    "mint failed",
+    "request ended",
+    "token refused",
+    "waited in vain",
+    "degraded",
 ];
 
 /// When a lookup began, and how long its process had been stopped by then.
@@ -369,11 +391,7 @@ impl Began {
 
 fn redis_config(settings: &Settings) -> RedisConfig {
     let config = RedisConfig::parse("redis://redis").unwrap();
-    RedisConfig {
-        connect_timeout: settings.timeout,
-        response_timeout: settings.timeout,
-        ..config
-    }
+    RedisConfig { connect_timeout: settings.timeout, response_timeout: settings.timeout, ..config }
 }
 
 /// For code that sleeps without a host at hand.

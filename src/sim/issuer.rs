@@ -17,7 +17,10 @@ pub struct Issued {
 
 /// What the token endpoint answers.
 pub enum Answer {
-    Token { value: Vec<u8>, lifetime: Duration },
+    Token {
+        value: Vec<u8>,
+        lifetime: Duration,
+    },
     /// Not before so long.
     Failure(Duration),
     /// The request that asked ends here.

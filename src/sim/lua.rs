@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use mlua::{Error, Function, Lua, MultiValue, LuaString, Table, Value};
+use mlua::{Error, Function, Lua, LuaString, MultiValue, Table, Value};
 
 use super::data::Data;
 use super::resp::Reply;
@@ -93,7 +93,8 @@ fn is_code(word: &str) -> bool {
 }
 
 fn command(lua: &Lua, words: MultiValue, raise: bool) -> Result<Value, Error> {
-    let words: Vec<LuaString> = words.iter().map(|word| text(lua, word)).collect::<Result<_, _>>()?;
+    let words: Vec<LuaString> =
+        words.iter().map(|word| text(lua, word)).collect::<Result<_, _>>()?;
     let borrowed: Vec<_> = words.iter().map(LuaString::as_bytes).collect();
     let words: Vec<&[u8]> = borrowed.iter().map(|word| &**word).collect();
     let answer = UNDER.with_borrow_mut(|(data, now)| data.command(&words, *now));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::clock::{MS, Micros, SECOND};
 use super::dice::Dice;
+use super::rules::RULES;
 use crate::flight::StoreDown;
 
 #[derive(Clone, Debug)]
@@ -45,6 +46,13 @@ pub enum Wrong {
     Nobody,
     Host(usize),
     Servers,
+}
+
+/// What brings out why a rule is there: faults by the numbers of [`fault`].
+#[derive(Clone, Copy, Debug)]
+pub struct Temptation {
+    pub faults: &'static [u64],
+    pub wrong: Wrong,
 }
 
 /// By how much a clock that is right differs from the truth, at the most.
@@ -138,15 +146,44 @@ pub const CALM: Micros = 18 * SECOND;
 impl Fault {
     /// All, for who wants to know whether each has been.
     pub const NAMES: [&str; 31] = [
-        "Partition", "Loss", "SlowWay", "CutConnections", "Silence", "FreezeServer", "SlowServer", "FailOver", "Restart", "Flush",
-        "LoseLog", "LoseMeta", "LoseRow", "TrimLog", "Foreign", "Poison", "ServerClock", "HostClock", "Stand", "Kill", "Stop",
-        "Reboot", "Evict", "Invalidate", "Revoke", "IssuerFails", "IssuerSlow", "AlwaysRefused", "Dies", "Demoted", "Left",
+        "Partition",
+        "Loss",
+        "SlowWay",
+        "CutConnections",
+        "Silence",
+        "FreezeServer",
+        "SlowServer",
+        "FailOver",
+        "Restart",
+        "Flush",
+        "LoseLog",
+        "LoseMeta",
+        "LoseRow",
+        "TrimLog",
+        "Foreign",
+        "Poison",
+        "ServerClock",
+        "HostClock",
+        "Stand",
+        "Kill",
+        "Stop",
+        "Reboot",
+        "Evict",
+        "Invalidate",
+        "Revoke",
+        "IssuerFails",
+        "IssuerSlow",
+        "AlwaysRefused",
+        "Dies",
+        "Demoted",
+        "Left",
     ];
 
     /// Of those, what this is.
     pub fn names(&self) -> Vec<&'static str> {
         let text = format!("{self:?} ");
-        let has = |name: &&&str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == **name);
+        let has =
+            |name: &&&str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == **name);
         Self::NAMES.iter().filter(has).copied().collect()
     }
 }
@@ -167,7 +204,7 @@ impl Plan {
         for _ in 0..many {
             let at = dice.between(2 * SECOND, calm_from - SECOND);
             let left = calm_from - at;
-            faults.push((at, fault(&mut dice, &settings, left)));
+            faults.push((at, fault(&mut dice, &settings, left, None)));
         }
         faults.sort_by_key(|(at, _)| *at);
         if settings.wrong != Wrong::Nobody && dice.one_in(2) {
@@ -192,14 +229,45 @@ impl Plan {
                 let fault = match dice.roll(4) {
                     0 => Fault::CutConnections(None),
                     1 => Fault::FailOver(fail_over(&mut dice, &settings, calm_from - at)),
-                    2 => dice.of(&[Fault::Flush, Fault::Restart, Fault::LoseLog, Fault::FreezeServer(SECOND)]),
-                    _ => fault(&mut dice, &settings, calm_from - at),
+                    2 => dice.of(&[
+                        Fault::Flush,
+                        Fault::Restart,
+                        Fault::LoseLog,
+                        Fault::FreezeServer(SECOND),
+                    ]),
+                    _ => fault(&mut dice, &settings, calm_from - at, None),
                 };
                 // So slow that no answer to so many comes in time would be gone, and not slow.
                 match fault {
                     Fault::SlowServer(span, _) => (at, Fault::SlowServer(span, 10)),
                     fault => (at, fault),
                 }
+            })
+            .collect();
+        faults.sort_by_key(|(at, _)| *at);
+        Self { settings, faults, calm_from, ends: SPAN, exits: 0 }
+    }
+
+    /// A small world of short lives, in which more happens of what brings out why a rule is there; which rule, goes by turns.
+    pub fn tempting(seed: u64) -> Self {
+        let temptation = &RULES[seed as usize % RULES.len()].tempts;
+        let mut dice = Dice::new(!seed);
+        let mut settings = settings(&mut dice);
+        settings.lifetime = settings.lifetime.min(15 * SECOND);
+        settings.wrong = match temptation.wrong {
+            Wrong::Host(_) => Wrong::Host(dice.roll(settings.hosts as u64) as usize),
+            wrong => wrong,
+        };
+        let calm_from = SPAN - CALM;
+        let mut faults: Vec<_> = (0..dice.between(4, 12))
+            .map(|_| {
+                let at = dice.between(2 * SECOND, calm_from - SECOND);
+                let left = calm_from - at;
+                if temptation.faults.is_empty() {
+                    return (at, clock_fault(&mut dice, &settings, left));
+                }
+                let which = dice.of(temptation.faults);
+                (at, fault(&mut dice, &settings, left, Some(which)))
             })
             .collect();
         faults.sort_by_key(|(at, _)| *at);
@@ -264,7 +332,8 @@ fn settings(dice: &mut Dice) -> Settings {
         staleness: ms(staleness),
         margin: ms(dice.of(&[0, 0, 500, 60_000])),
         // None ends while it is minted.
-        lifetime: dice.of(if slow_mint { &[15, 15, 30, 30, 300] } else { &[4, 8, 15, 30, 300] }) * SECOND,
+        lifetime: dice.of(if slow_mint { &[15, 15, 30, 30, 300] } else { &[4, 8, 15, 30, 300] })
+            * SECOND,
         store_down: if dice.one_in(4) { StoreDown::Fail } else { StoreDown::Host },
         wait: ms(lease + dice.of(&[1_000, 2_000])),
         max_mint: Duration::from_secs(30),
@@ -278,13 +347,14 @@ fn settings(dice: &mut Dice) -> Settings {
     }
 }
 
-fn fault(dice: &mut Dice, settings: &Settings, left: Micros) -> Fault {
+/// `which`: see below.
+fn fault(dice: &mut Dice, settings: &Settings, left: Micros, which: Option<u64>) -> Fault {
     let host = dice.roll(settings.hosts as u64) as usize;
     let key = dice.roll(settings.keys as u64) as usize;
     let process = dice.roll(settings.workers as u64) as usize;
     let mut span = |most: Micros| dice.between(50 * MS, most.min(left).max(60 * MS));
     let (short, long) = (span(3 * SECOND), span(15 * SECOND));
-    match dice.roll(31) {
+    match which.unwrap_or_else(|| dice.roll(31)) {
         0 => Fault::Partition(host, long),
         1 => Fault::Partition(host, short),
         2 | 3 => {

@@ -37,7 +37,10 @@ impl Witness {
         let (line, digest) = self.look_at_row(row, data);
         let before = self.rows[key].now();
         if line.version > Version::NONE && line.version < line.floor {
-            self.breaks(format!("Version {} is stored below the floor {}.", line.version, line.floor));
+            self.breaks(format!(
+                "Version {} is stored below the floor {}.",
+                line.version, line.floor
+            ));
         }
         // A row ends by the server's clock, and with it what was written there.
         let ended = self.settings.wrong == Wrong::Servers && line.floor == Version::NONE;
@@ -66,7 +69,8 @@ impl Witness {
     fn judge_lease(&mut self, key: usize, takeover: &[u8], data: &Data, wall: i64) {
         let lease = data.peek_text(&witness::lease_of(&self.keys[key]));
         let lease = lease.map(|(text, until)| (text.to_vec(), until.unwrap_or(i64::MAX)));
-        let secret = |text: &[u8]| text.split(|byte| *byte == b':').next().unwrap_or_default().to_vec();
+        let secret =
+            |text: &[u8]| text.split(|byte| *byte == b':').next().unwrap_or_default().to_vec();
         if let (Some((before, until)), Some((after, _))) = (&self.rows[key].lease, &lease)
             && secret(before) != secret(after)
             && *until > wall / 1000
@@ -142,7 +146,9 @@ impl Witness {
             let next = self.mints[at + 1..].iter().find(|next| next.key == mint.key);
             let sentence = match next {
                 _ if mint.authority == Authority::Host => "A host minted for itself",
-                Some(next) if next.from - mint.from < life => "A key was minted twice in a lifetime",
+                Some(next) if next.from - mint.from < life => {
+                    "A key was minted twice in a lifetime"
+                }
                 _ => continue,
             };
             return self.breaks(format!("{sentence} although nothing had broken."));
@@ -216,11 +222,14 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
             return witness.breaks(format!("Host {} served what is no token of it.", owner.host));
         };
         witness.judge_end(owner, issued);
-        if served.trusted_until > served.entry.timing.usable_until || !served.entry.servable(key.kind(), now) {
+        if served.trusted_until > served.entry.timing.usable_until
+            || !served.entry.servable(key.kind(), now)
+        {
             witness.breaks(format!("Host {} serves what it knows to have ended.", owner.host));
         }
         let version = served.entry.version;
-        let highest = known.as_ref().map_or(version, |known| known.highest.max(known.floor).max(version));
+        let highest =
+            known.as_ref().map_or(version, |known| known.highest.max(known.floor).max(version));
         if highest.0 as i64 > witness::LATEST {
             witness.breaks(format!("Host {} believes in version {highest}.", owner.host));
         }
@@ -254,14 +263,21 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
 }
 
 /// A lookup ended, after so long.
-pub fn waited(process: &Process, began: &Began, minted: Micros, mints: i64, error: Option<&FlightError>) {
+pub fn waited(
+    process: &Process,
+    began: &Began,
+    minted: Micros,
+    mints: i64,
+    error: Option<&FlightError>,
+) {
     let stopped = process.stopped_for.get() - began.stopped_for;
     let stood = process.machine.stood_for.get() - began.stood_for;
     let waited = task::now() - began.at - minted - stopped - stood;
     witness::with(|witness| {
         let timeout = witness.settings.timeout.as_micros() as i64;
         let question = QUEUE + 5 * timeout;
-        let allowed = witness.settings.wait.as_micros() as i64 + question * (1 + 4 * mints) + 100 * MS;
+        let allowed =
+            witness.settings.wait.as_micros() as i64 + question * (1 + 4 * mints) + 100 * MS;
         if waited > allowed {
             witness.breaks(format!(
                 "A lookup on host {} waited for {} ms, of {} at the most: {error:?}.",

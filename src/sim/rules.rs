@@ -4,12 +4,35 @@
 use std::cell::Cell;
 
 use super::lua;
+use super::plan::{Temptation, Wrong};
 use crate::store::memory::without::{self, HostRule};
 
 pub struct Rule {
     pub name: &'static str,
     off: Off,
+    /// In which worlds it is missed.
+    pub tempts: Temptation,
 }
+
+/// Of what happens, by its numbers in [`super::plan`].
+mod much {
+    use super::{Temptation, Wrong};
+
+    const fn of(faults: &'static [u64]) -> Temptation {
+        Temptation { faults, wrong: Wrong::Nobody }
+    }
+
+    pub const OF_ALL: Temptation = of(&[0, 2, 7, 9, 13, 18, 20, 22, 25, 27]);
+    pub const DROPPED: Temptation = of(&[23, 23, 26, 20]);
+    pub const LATE: Temptation = of(&[2, 3, 4, 22, 23, 24]);
+    pub const LOST: Temptation = of(&[0, 0, 14, 17, 17, 9]);
+    pub const POISONED: Temptation = of(&[29]);
+    pub const TAKEN_OVER: Temptation = Temptation { faults: &[9, 9, 9, 0], wrong: Wrong::Servers };
+    pub const SLEPT: Temptation = Temptation { faults: &[], wrong: Wrong::Host(0) };
+    pub const FAILED: Temptation = of(&[25, 25, 24]);
+    pub const SLOW: Temptation = of(&[0, 1, 4, 7, 8]);
+}
+use much::*;
 
 enum Off {
     /// What stands in scripts, and what in its place.
@@ -31,60 +54,74 @@ pub enum Answer {
     NoClock,
 }
 
-const fn lua(name: &'static str, changes: &'static [(&'static str, &'static str)]) -> Rule {
-    Rule { name, off: Off::Lua(changes) }
+const fn lua(
+    name: &'static str,
+    tempts: Temptation,
+    changes: &'static [(&'static str, &'static str)],
+) -> Rule {
+    Rule { name, tempts, off: Off::Lua(changes) }
 }
 
-const fn host(name: &'static str, rule: HostRule) -> Rule {
-    Rule { name, off: Off::Host(rule) }
+const fn host(name: &'static str, tempts: Temptation, rule: HostRule) -> Rule {
+    Rule { name, tempts, off: Off::Host(rule) }
 }
 
-const fn answer(name: &'static str, answer: Answer) -> Rule {
-    Rule { name, off: Off::Answer(answer) }
+const fn answer(name: &'static str, tempts: Temptation, answer: Answer) -> Rule {
+    Rule { name, tempts, off: Off::Answer(answer) }
 }
 
 pub const RULES: [Rule; 17] = [
     lua(
         "a lease is given only while none lives",
+        OF_ALL,
         &[
             ("if held and ARGV[7] == '' then", "if false then"),
-            ("local held = live_lease()\nif held then\n    -- The reply", "local held\nif held then\n    -- The reply"),
+            (
+                "local held = live_lease()\nif held then\n    -- The reply",
+                "local held\nif held then\n    -- The reply",
+            ),
         ],
     ),
     lua(
         "an older mint never replaces a newer one",
+        LATE,
         &[("if row.ver < version then\n        return nil", "if true then\n        return nil")],
     ),
     lua(
         "what is below the floor is fenced",
+        DROPPED,
         &[("if version < row.floor or version > latest then", "if version > latest then")],
     ),
     lua(
         "a claim carries the highest version that its host has seen",
+        LOST,
         &[("believed(highest_known)", "0")],
     ),
     lua(
         "an entry is as old as the older of two pairs of clocks says",
+        TAKEN_OVER,
         &[("'w', ARGV[11])", "'w', '')"), ("m, r, u, x, ARGV[11])", "m, r, u, x, '')")],
     ),
     lua(
         "what nobody can have issued is not believed",
+        POISONED,
         &[("return version <= latest and version or 0", "return version")],
     ),
     lua(
         "an invalidation is above every lease that was given",
+        DROPPED,
         &[("drop(row, next_version(row, 0))", "drop(row, row.ver + 1)")],
     ),
-    lua("who failed is not asked again at once", &[("if pause > 0 and", "if false and")]),
-    host("a gap puts everything in doubt", HostRule::Doubt),
-    host("what is heard of is marked before it is fetched", HostRule::MarkFirst),
-    host("a heartbeat is as old as the question", HostRule::BeatAsSent),
-    host("a place is reserved before the question is sent", HostRule::Reservation),
-    host("a host keeps nothing older than it has heard of", HostRule::NewerOnly),
-    answer("no gap is only what an anchor shows to be none", Answer::AnchorStands),
-    answer("a host mints for itself only after a second silence", Answer::SilenceIsRefusal),
-    answer("what a reply says of a floor counts at once", Answer::NoFloor),
-    answer("a host that stood still hears from the server for how long", Answer::NoClock),
+    lua("who failed is not asked again at once", FAILED, &[("if pause > 0 and", "if false and")]),
+    host("a gap puts everything in doubt", LOST, HostRule::Doubt),
+    host("what is heard of is marked before it is fetched", LOST, HostRule::MarkFirst),
+    host("a heartbeat is as old as the question", LATE, HostRule::BeatAsSent),
+    host("a place is reserved before the question is sent", LATE, HostRule::Reservation),
+    host("a host keeps nothing older than it has heard of", LATE, HostRule::NewerOnly),
+    answer("no gap is only what an anchor shows to be none", LOST, Answer::AnchorStands),
+    answer("a host mints for itself only after a second silence", SLOW, Answer::SilenceIsRefusal),
+    answer("what a reply says of a floor counts at once", DROPPED, Answer::NoFloor),
+    answer("a host that stood still hears from the server for how long", SLEPT, Answer::NoClock),
 ];
 
 thread_local! {
@@ -122,7 +159,7 @@ fn what_a_rule_changes_is_there() {
         include_str!("../redis/commit.lua"),
         include_str!("../redis/invalidate.lua"),
     );
-    for Rule { name, off } in &RULES {
+    for Rule { name, off, .. } in &RULES {
         if let Off::Lua(changes) = off {
             for (from, _) in *changes {
                 assert!(all.contains(from), "{name}: {from}");

@@ -263,4 +263,3 @@ impl Server {
         self.readers.retain(|reader| reader.connection != connection);
     }
 }
-

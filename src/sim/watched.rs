@@ -194,14 +194,18 @@ impl ChangeLog for WatchedLog {
         let replies = failed(self.host, self.inner.versions(keys, now));
         trace::say(|| format!("host {}: compares {keys:?}: {replies:?}", self.host));
         self.heard(keys, &replies);
-        replies.map(|replies| replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect())
+        replies.map(|replies| {
+            replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect()
+        })
     }
 
     fn fetch(&self, keys: &[Key], now: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
         let replies = failed(self.host, self.inner.fetch(keys, now));
         trace::say(|| format!("host {}: fetches {keys:?}: {replies:?}", self.host));
         self.heard(keys, &replies);
-        replies.map(|replies| replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect())
+        replies.map(|replies| {
+            replies.into_iter().map(|it| Reply { floor: told_of(it.floor), ..it }).collect()
+        })
     }
 
     fn noticed(&self) -> Noticed {

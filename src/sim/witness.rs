@@ -272,7 +272,8 @@ pub fn evicted(host: usize, key: usize) {
 pub fn rebooted(host: usize) {
     with(|witness| {
         let seen = &mut witness.hosts[host];
-        let (told, disturbed_until) = (vec![Told::default(); seen.told.len()], seen.disturbed_until);
+        let (told, disturbed_until) =
+            (vec![Told::default(); seen.told.len()], seen.disturbed_until);
         *seen = Seen { told, disturbed_until, ..Seen::default() };
     });
 }
@@ -347,7 +348,8 @@ pub fn mint_begins(owner: Owner, key: &Key, authority: Authority, version: Versi
     trace::say(|| format!("{owner} mints {key:?} as {version} for {authority:?}"));
     with(|witness| {
         let (key, from) = (witness.key(key), task::now());
-        let mint = MintSeen { key, owner, authority, from, until: None, minted: false, failed: false };
+        let mint =
+            MintSeen { key, owner, authority, from, until: None, minted: false, failed: false };
         witness.judge_mint(&mint);
         witness.mints.push(mint);
     });
@@ -377,7 +379,6 @@ pub fn disturbed(host: Option<usize>, until: Micros) {
         }
     });
 }
-
 
 /// Until then somebody may believe a server that is none any more.
 pub fn split(from: Micros, until: Micros) {

@@ -150,7 +150,10 @@ impl World {
                 return;
             }
         }
-        self.judge_heartbeats(0..self.settings.hosts, (self.plan.ends - self.plan.calm_from) / SECOND);
+        self.judge_heartbeats(
+            0..self.settings.hosts,
+            (self.plan.ends - self.plan.calm_from) / SECOND,
+        );
         if self.plan.is_quiet() {
             witness::with(witness::Witness::judge_quiet);
         }
@@ -220,7 +223,14 @@ impl World {
         let Some(witness) = witness else { return Came::default() };
         let mints = witness.mints.len() as u64;
         let (broken, served, seen) = (witness.broken, witness.served, witness.seen);
-        Came { broken, mints, served, commands, following: commands.saturating_sub(about_keys), seen }
+        Came {
+            broken,
+            mints,
+            served,
+            commands,
+            following: commands.saturating_sub(about_keys),
+            seen,
+        }
     }
 }
 
