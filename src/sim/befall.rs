@@ -169,29 +169,27 @@ impl World {
             network.servers.len() - 1
         });
         self.master = new;
-        let name = move |network: &mut network::Network| {
-            network.ways.iter_mut().for_each(|way| way.named = new);
-        };
         let until = match former {
             Former::Dies(span) => {
                 network::with(|network| {
                     network.servers[old].up = false;
                     network.cut(old, None);
                 });
-                self.over(span, name);
+                // To whoever is the master by then.
+                self.later(self.age() + span, |world| world.name());
                 now + span
             }
             Former::Demoted => {
                 network::with(|network| {
                     network.servers[old].demote();
-                    name(network);
                 });
+                self.name();
                 // Who follows the log looks once a second whether its server takes writes.
                 witness::split(now, now + DEMOTED);
                 now + DEMOTED
             }
             Former::Left(span) => {
-                network::with(name);
+                self.name();
                 self.over(span, move |network| {
                     network.servers[old].up = false;
                     network.cut(old, None);
@@ -203,6 +201,11 @@ impl World {
         };
         witness::disturbed(None, until);
         self.replaced();
+    }
+
+    /// The name leads to the master from now on.
+    fn name(&self) {
+        network::with(|network| network.ways.iter_mut().for_each(|way| way.named = self.master));
     }
 
     fn stand(&mut self, host: usize, span: Micros, slewed: Option<i64>) {
