@@ -184,6 +184,8 @@ impl World {
                     network.servers[old].demote();
                 });
                 self.name();
+                // Who is connected may ask it until it closes, as Sentinel sees to.
+                self.over(DEMOTED, move |network| network.cut(old, None));
                 // Who follows the log looks once a second whether its server takes writes.
                 witness::split(now, now + DEMOTED);
                 now + DEMOTED

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{self, HostClock, Micros};
-use super::issuer::{Answer, Issuer};
+use super::issuer::{Answer, FAILS, Issuer};
 use super::network::Access;
 use super::plan::Settings;
 use super::task::{self, Owner, TaskId};
@@ -298,7 +298,7 @@ impl Process {
             }
             Answer::Failure(least) => {
                 witness::saw("mint failed");
-                Outcome::Failed { reason: "HTTP 503".into(), least }
+                Outcome::Failed { reason: FAILS.into(), least }
             }
             Answer::Token { value, lifetime } => {
                 let policy = TokenPolicy { margin: self.settings.margin, refresh_ratio: 0.8 };
@@ -383,7 +383,7 @@ pub struct Began {
 
 impl Began {
     fn now(process: &Process) -> Self {
-        witness::begins();
+        witness::begins(process.owner());
         let (stopped_for, stood_for) = (process.stopped_for.get(), process.machine.stood_for.get());
         Self { at: task::now(), stopped_for, stood_for }
     }

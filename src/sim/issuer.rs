@@ -7,6 +7,9 @@ use super::clock::Micros;
 use super::dice::Dice;
 use crate::entry::Key;
 
+/// What it says when it fails.
+pub const FAILS: &str = "HTTP 503";
+
 pub struct Issued {
     pub key: Key,
     pub at: Micros,

@@ -120,7 +120,7 @@ pub struct FailOver {
 pub enum Former {
     /// It is dead, and nobody answers for so long.
     Dies(Micros),
-    /// It goes on answering what is read.
+    /// It goes on answering what is read, for a while.
     Demoted,
     /// It goes on as a master for so long, for whoever is still connected to it.
     Left(Micros),

@@ -8,9 +8,9 @@ use super::plan::Wrong;
 use super::task::{self, Owner};
 use super::witness::{self, MintSeen, Split, Witness};
 use crate::clock::Clock as _;
-use crate::entry::{Key, Version};
+use crate::entry::{Digest, Key, Version};
 use crate::flight::machine::Authority;
-use crate::flight::{FlightError, Served, StoreDown};
+use crate::flight::{FlightError, Served, StoreDown, Tier};
 use crate::store::{Host as _, Known};
 
 /// What clocks that are right differ by, what a tick is and what a timeline passes over.
@@ -128,7 +128,7 @@ impl Witness {
 
     /// A host mints for itself only when Redis refuses, or was silent for a second.
     fn judge_alone(&mut self, host: usize) {
-        let (_, began) = self.lookups.get(&task::current()).copied().unwrap_or_default();
+        let began = self.lookups.get(&task::current()).map_or(0, |lookup| lookup.began);
         let (now, seen) = (task::now(), &self.hosts[host]);
         let silent = seen.silent_since.is_some_and(|since| now - since >= PATIENCE);
         if now - began < PATIENCE && !silent && now - seen.refused_at > REFUSED {
@@ -208,8 +208,8 @@ impl Witness {
     }
 }
 
-/// A lookup ended in this token.
-pub fn served(process: &Process, key: &Key, served: &Served) {
+/// A lookup ended in this token, and not in one that was rejected.
+pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Digest>) {
     let owner = process.owner();
     let memory = &process.machine.memory;
     let (now, known) = (memory.now(), memory.look(key));
@@ -234,14 +234,20 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
             witness.breaks(format!("Host {} believes in version {highest}.", owner.host));
         }
         let told = witness.hosts[owner.host].told[index];
-        if version < told.floor {
+        // An answer may have been overtaken by a floor on its way here; what was here may not.
+        let began = witness.lookups.get(&task::current()).map(|lookup| lookup.told[index]);
+        let began = began.unwrap_or_default();
+        let floor = if served.tier == Tier::Host { told.floor } else { began.floor };
+        if version < floor {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} below the floor {} that it knows.",
                 owner.host, told.floor
             ));
         }
         // A host that was alone counts by its own clock, and that of the servers may be days behind.
-        if version < told.served && issued.at < told.issued {
+        // Nor can a deadline be known where those differ, or what is next after one that was rejected.
+        let comparable = witness.settings.wrong != Wrong::Servers && rejected.is_none();
+        if comparable && version < told.served && issued.at < told.issued {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} after version {}.",
                 owner.host, told.served
@@ -252,7 +258,8 @@ pub fn served(process: &Process, key: &Key, served: &Served) {
             (told.served, told.issued) = (version, issued.at);
         }
         if let Some(known) = &known
-            && known.entry.as_ref().is_some_and(|entry| entry.version == version)
+            // What Redis has not got nobody has vouched for.
+            && known.entry.as_ref().is_some_and(|it| it.version == version && !it.unsynced)
         {
             witness.judge_confirmed(owner, index, known, version);
         }

@@ -84,6 +84,15 @@ pub struct Split {
     pub until: Micros,
 }
 
+/// A lookup of a task.
+#[derive(Default)]
+pub struct Lookup {
+    pub number: u64,
+    pub began: Micros,
+    /// What its host knew when it began, by key.
+    pub told: Vec<Told>,
+}
+
 pub struct MintSeen {
     pub key: usize,
     pub owner: Owner,
@@ -107,8 +116,8 @@ pub struct Witness {
     pub mints: Vec<MintSeen>,
     /// Which lookup used a secret, by its task and number.
     pub secrets: BTreeMap<u64, (Option<task::TaskId>, u64)>,
-    /// By task, how many lookups it has begun, and when the last.
-    pub lookups: BTreeMap<Option<task::TaskId>, (u64, Micros)>,
+    /// By task, its last lookup.
+    pub lookups: BTreeMap<Option<task::TaskId>, Lookup>,
     pub broken: Option<String>,
     pub served: u64,
     /// What has been, by name.
@@ -237,7 +246,7 @@ pub fn replaced(server: usize, data: &Data) {
 pub fn claims(claim: &Claim) {
     let task = task::current();
     with(|witness| {
-        let flight = (task, witness.lookups.get(&task).map_or(0, |(count, _)| *count));
+        let flight = (task, witness.lookups.get(&task).map_or(0, |lookup| lookup.number));
         let user = *witness.secrets.entry(claim.secret.bits()).or_insert(flight);
         if user != flight {
             witness.broken.get_or_insert("Two lookups used the same secret.".into());
@@ -246,12 +255,13 @@ pub fn claims(claim: &Claim) {
 }
 
 /// A lookup begins.
-pub fn begins() {
+pub fn begins(owner: Owner) {
     let task = task::current();
     let now = task::now();
     with(|witness| {
-        let (count, at) = witness.lookups.entry(task).or_default();
-        (*count, *at) = (*count + 1, now);
+        let lookup = witness.lookups.entry(task).or_default();
+        let told = witness.hosts[owner.host].told.clone();
+        *lookup = Lookup { number: lookup.number + 1, began: now, told };
     });
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::clock::{self, Hands, HostClock, MS, Micros, SECOND};
 use super::dice::Dice;
 use super::host::{self, Machine, Process};
-use super::issuer::Issuer;
+use super::issuer::{self, Issuer};
 use super::plan::{Plan, RIGHT, Settings, Wrong};
 use super::server::Server;
 use super::task::{self, Event};
@@ -257,7 +257,7 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
         let mut result = process.get(key, None);
         trace::say(|| format!("{} got {key:?}: {result:?}", process.owner()));
         if let Ok(served) = &result {
-            promises::served(process, key, served);
+            promises::served(process, key, served, None);
             if served.degraded {
                 witness::saw("degraded");
             }
@@ -271,7 +271,7 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
                     result = process.get(key, digest);
                     trace::say(|| format!("{} got another {key:?}: {result:?}", process.owner()));
                     if let Ok(served) = &result {
-                        promises::served(process, key, served);
+                        promises::served(process, key, served, digest);
                     }
                 }
             }
@@ -282,6 +282,8 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
         if let Err(error) = &result
             && began > strict_from
             && !matches!(error, FlightError::Nothing)
+            // The pause of a mint that failed is a minute at the most.
+            && !matches!(error, FlightError::MintFailed { reason, .. } if reason == issuer::FAILS)
             && !(*error == FlightError::WaitTimeout && witness::minted_since(key, began))
         {
             witness::broken(format!(
