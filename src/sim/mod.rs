@@ -1,5 +1,8 @@
 //! Simulation: whole fleets in simulated time, over the code that is in use.
 
+// All of it is a test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
 mod befall;
 mod clock;
 mod data;

@@ -70,7 +70,7 @@ const fn answer(name: &'static str, tempts: Temptation, answer: Answer) -> Rule 
     Rule { name, tempts, off: Off::Answer(answer) }
 }
 
-pub const RULES: [Rule; 17] = [
+pub const RULES: [Rule; 15] = [
     lua(
         "a lease is given only while none lives",
         OF_ALL,
@@ -114,9 +114,7 @@ pub const RULES: [Rule; 17] = [
     ),
     lua("who failed is not asked again at once", FAILED, &[("if pause > 0 and", "if false and")]),
     host("a gap puts everything in doubt", LOST, HostRule::Doubt),
-    host("what is heard of is marked before it is fetched", LOST, HostRule::MarkFirst),
     host("a heartbeat is as old as the question", LATE, HostRule::BeatAsSent),
-    host("a place is reserved before the question is sent", LATE, HostRule::Reservation),
     host("a host keeps nothing older than it has heard of", LATE, HostRule::NewerOnly),
     answer("no gap is only what an anchor shows to be none", LOST, Answer::AnchorStands),
     answer("a host mints for itself only after a second silence", SLOW, Answer::SilenceIsRefusal),

@@ -138,7 +138,7 @@ fn tempting_worlds() {
 }
 
 /// So many worlds at the most, until one breaks a promise.
-const ENOUGH: u64 = 400;
+const ENOUGH: u64 = 300;
 
 /// The first world that keeps its promises with the rule, and does not without it.
 fn missed(at: usize, rule: &'static Rule) -> Option<(u64, String)> {

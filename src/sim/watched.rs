@@ -79,7 +79,8 @@ impl Store for WatchedStore {
         length: Duration,
         now: Moment,
     ) -> Result<bool, StoreError> {
-        let reply = failed(self.host, self.inner.renew(key, lease, length, now));
+        // The keeper does not tell its host whether it was answered.
+        let reply = self.inner.renew(key, lease, length, now);
         trace::say(|| format!("host {}: renews {key:?}: {reply:?}", self.host));
         reply
     }

@@ -343,13 +343,6 @@ impl Host for MemoryHost {
         self.saw(entry.version);
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
-        #[cfg(test)]
-        let asked = match &slot {
-            Some(slot) if without::is(HostRule::Reservation) => {
-                Asked { reservation: Reservation(slot.number), ..asked }
-            }
-            _ => asked,
-        };
         let Some(slot) = slot.filter(|slot| Reservation(slot.number) == asked.reservation) else {
             return Ok(());
         };
@@ -405,8 +398,6 @@ impl Host for MemoryHost {
 
     fn hear(&self, key: &Key, version: Version, floor: Version) -> bool {
         let (version, floor) = (self.saw(version), self.saw(floor));
-        #[cfg(test)]
-        let version = if without::is(HostRule::MarkFirst) { Version::NONE } else { version };
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(key.bytes());
         slot.map(|slot| {

@@ -6,12 +6,8 @@ use std::cell::Cell;
 pub enum HostRule {
     /// A gap puts everything in doubt.
     Doubt,
-    /// What is heard of is marked before it is fetched.
-    MarkFirst,
     /// A heartbeat is as old as the question.
     BeatAsSent,
-    /// A place is reserved before a question is sent.
-    Reservation,
     /// Nothing older than what was heard of is kept.
     NewerOnly,
 }
