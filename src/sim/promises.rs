@@ -234,10 +234,11 @@ pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Di
             witness.breaks(format!("Host {} believes in version {highest}.", owner.host));
         }
         let told = witness.hosts[owner.host].told[index];
-        // An answer may have been overtaken by a floor on its way here; what was here may not.
+        // An answer may have been overtaken by a floor on its way here; who got none has looked once more.
         let began = witness.lookups.get(&task::current()).map(|lookup| lookup.told[index]);
         let began = began.unwrap_or_default();
-        let floor = if served.tier == Tier::Host { told.floor } else { began.floor };
+        let floor =
+            if served.tier == Tier::Host && served.degraded { told.floor } else { began.floor };
         if version < floor {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} below the floor {} that it knows.",
