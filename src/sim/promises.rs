@@ -11,7 +11,7 @@ use crate::clock::Clock as _;
 use crate::entry::{Digest, Key, Version};
 use crate::flight::machine::Authority;
 use crate::flight::{FlightError, Served, StoreDown, Tier};
-use crate::store::{Host as _, Known};
+use crate::store::{Claim, Host as _, Known, Lease};
 
 /// What clocks that are right differ by, what a tick is and what a timeline passes over.
 const IN_STEP: Micros = 250 * MS;
@@ -205,6 +205,16 @@ impl Witness {
                 (now - old) / MS
             ));
         }
+    }
+}
+
+/// A host was given a lease.
+pub fn leased(host: usize, claim: &Claim, lease: &Lease) {
+    if lease.version <= claim.highest_known {
+        witness::broken(format!(
+            "Host {host} was given version {}, and has seen {}.",
+            lease.version, claim.highest_known
+        ));
     }
 }
 

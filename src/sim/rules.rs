@@ -25,9 +25,10 @@ mod much {
     pub const OF_ALL: Temptation = of(&[0, 2, 7, 9, 13, 18, 20, 22, 25, 27]);
     pub const DROPPED: Temptation = of(&[23, 23, 26, 20]);
     pub const LATE: Temptation = of(&[2, 3, 4, 22, 23, 24]);
-    pub const LOST: Temptation = of(&[0, 0, 14, 17, 17, 9]);
+    pub const LOST: Temptation = of(&[0, 0, 14, 14, 23, 23]);
+    pub const OVERTAKEN: Temptation = of(&[2, 2, 27, 23, 23, 23]);
     pub const POISONED: Temptation = of(&[29]);
-    pub const TAKEN_OVER: Temptation = Temptation { faults: &[9, 9, 9, 0], wrong: Wrong::Servers };
+    pub const TAKEN_OVER: Temptation = Temptation { faults: &[9, 9, 9, 13], wrong: Wrong::Servers };
     pub const SLEPT: Temptation = Temptation { faults: &[], wrong: Wrong::Host(0) };
     pub const FAILED: Temptation = of(&[25, 25, 24]);
     pub const SLOW: Temptation = of(&[0, 1, 4, 7, 8]);
@@ -94,7 +95,7 @@ pub const RULES: [Rule; 15] = [
     ),
     lua(
         "a claim carries the highest version that its host has seen",
-        LOST,
+        TAKEN_OVER,
         &[("believed(highest_known)", "0")],
     ),
     lua(
@@ -115,7 +116,7 @@ pub const RULES: [Rule; 15] = [
     lua("who failed is not asked again at once", FAILED, &[("if pause > 0 and", "if false and")]),
     host("a gap puts everything in doubt", LOST, HostRule::Doubt),
     host("a heartbeat is as old as the question", LATE, HostRule::BeatAsSent),
-    host("a host keeps nothing older than it has heard of", LATE, HostRule::NewerOnly),
+    host("a host keeps nothing older than it has heard of", OVERTAKEN, HostRule::NewerOnly),
     answer("no gap is only what an anchor shows to be none", LOST, Answer::AnchorStands),
     answer("a host mints for itself only after a second silence", SLOW, Answer::SilenceIsRefusal),
     answer("what a reply says of a floor counts at once", DROPPED, Answer::NoFloor),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rules::{self, Answer};
-use super::{task, trace, witness};
+use super::{promises, task, trace, witness};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version};
 use crate::redis::RedisStore;
@@ -69,6 +69,9 @@ impl Store for WatchedStore {
         trace::say(|| format!("host {}: claims {key:?}: {claim:?}", self.host));
         witness::claims(claim);
         let reply = self.inner.claim(key, claim, now);
+        if let Ok(Reply { what: Claimed::Lease(lease), .. }) = &reply {
+            promises::leased(self.host, claim, lease);
+        }
         self.told("claim", key, reply)
     }
 
