@@ -23,8 +23,8 @@ const QUEUE: Micros = 500 * MS;
 const FAILURE: Micros = 800 * MS;
 /// The second after which a silence is believed, by a clock that is slewed.
 const PATIENCE: Micros = 900 * MS;
-/// For so long a host remembers that it was refused: the longest pause, twice.
-const REFUSED: Micros = 12 * SECOND;
+/// For so long a host remembers that it was refused: the longest pause, twice, and a stop.
+const REFUSED: Micros = 28 * SECOND;
 
 impl Witness {
     fn breaks(&mut self, sentence: String) {
@@ -256,8 +256,11 @@ pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Di
             ));
         }
         // A host that was alone counts by its own clock, and that of the servers may be days behind.
-        // Nor can a deadline be known where those differ, or what is next after one that was rejected.
-        let comparable = witness.settings.wrong != Wrong::Servers && rejected.is_none();
+        // Nor can a deadline be known where those differ, or what is next after one that was rejected; and who has
+        // minted for long gets what he minted.
+        let comparable = witness.settings.wrong != Wrong::Servers
+            && rejected.is_none()
+            && served.tier != Tier::Minted;
         if comparable && version < told.served && issued.at < told.issued {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} after version {}.",
