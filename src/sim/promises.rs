@@ -244,12 +244,14 @@ pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Di
             witness.breaks(format!("Host {} believes in version {highest}.", owner.host));
         }
         let told = witness.hosts[owner.host].told[index];
-        // An answer may have been overtaken by a floor on its way here; who got none has looked once more.
+        // An answer may be overtaken by news on its way here; who got none has looked once more.
         let began = witness.lookups.get(&task::current()).map(|lookup| lookup.told[index]);
-        let began = began.unwrap_or_default();
-        let floor =
-            if served.tier == Tier::Host && served.degraded { told.floor } else { began.floor };
-        if version < floor {
+        let told = if served.tier == Tier::Host && served.degraded {
+            told
+        } else {
+            began.unwrap_or_default()
+        };
+        if version < told.floor {
             witness.breaks(format!(
                 "Host {} served version {version} of key {index} below the floor {} that it knows.",
                 owner.host, told.floor
@@ -267,8 +269,8 @@ pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Di
                 owner.host, told.served
             ));
         }
+        let told = &mut witness.hosts[owner.host].told[index];
         if version > told.served {
-            let told = &mut witness.hosts[owner.host].told[index];
             (told.served, told.issued) = (version, issued.at);
         }
         if let Some(known) = &known
