@@ -16,6 +16,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::time::Duration;
 
+#[cfg(test)]
+pub mod simulated;
+
 /// A point on a timeline, in milliseconds. Two timelines never mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment<Line = HostTimeline>(i64, PhantomData<Line>);
@@ -98,6 +101,15 @@ pub trait Clock: Send + Sync {
     fn watched(&self) -> Option<server::Watched> {
         None
     }
+}
+
+/// Lets time pass.
+pub fn sleep(span: Duration) {
+    #[cfg(test)]
+    if simulated::slept(span) {
+        return;
+    }
+    std::thread::sleep(span);
 }
 
 /// Both clocks of the kernel, read in one go.
@@ -208,6 +220,10 @@ pub mod system {
     #[allow(unsafe_code, clippy::disallowed_methods)]
     #[inline]
     fn read(clock: libc::clockid_t) -> libc::timespec {
+        #[cfg(test)]
+        if let Some(at) = super::simulated::read(clock) {
+            return at;
+        }
         let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `at` is a valid timespec for the whole call, and the coarse clocks exist on
         // every Linux since 2.6.32; on failure `at` stays zero.

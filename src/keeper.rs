@@ -32,6 +32,21 @@ pub struct Charge {
     pub give_up: Moment,
 }
 
+impl Charge {
+    /// `false`: the lease is no longer ours.
+    pub fn renew(&self, host: &dyn Host, fleet: Option<&dyn Store>) -> bool {
+        let now = host.now();
+        if let Some(right) = &self.right {
+            host.extend(&self.key, right, now.plus(self.length).min(self.give_up));
+        }
+        let renewed = match fleet {
+            Some(fleet) if self.fleet => fleet.renew(&self.key, &self.lease, self.length, now),
+            _ => host.renew(&self.key, &self.lease, self.length, now),
+        };
+        renewed != Ok(false)
+    }
+}
+
 struct Due {
     charge: Charge,
     at: Moment,
@@ -152,9 +167,9 @@ fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) -> bool
 }
 
 /// How long the leader waits for a line of the log: the least a shutdown may have to wait for it.
-const PATIENCE: Duration = Duration::from_millis(150);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(150);
 /// How often the others look whether their host still has a leader; a dead one wakes nobody.
-const STAND_BY: Duration = Duration::from_millis(180);
+pub(crate) const STAND_BY: Duration = Duration::from_millis(180);
 /// How often a process without a fleet looks after its chore.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 
@@ -173,7 +188,9 @@ fn run(shared: &Arc<Shared>) {
             continue;
         }
         // Never renew under the lock: `release` must not wait for Redis.
-        let kept = MutexGuard::unlocked(&mut ledger, || shared.renew(&charge));
+        let kept = MutexGuard::unlocked(&mut ledger, || {
+            charge.renew(&*shared.host, shared.fleet.as_deref())
+        });
         if !kept {
             // Released meanwhile, or lost: the callable is not told, for it cannot be stopped. Its
             // commit will be.
@@ -259,22 +276,5 @@ struct Done<'a>(&'a AtomicBool);
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         self.0.store(false, Release);
-    }
-}
-
-impl Shared {
-    /// `false`: the lease is no longer ours.
-    fn renew(&self, charge: &Charge) -> bool {
-        let now = self.host.now();
-        if let Some(right) = &charge.right {
-            self.host.extend(&charge.key, right, now.plus(charge.length).min(charge.give_up));
-        }
-        let renewed = match &self.fleet {
-            Some(fleet) if charge.fleet => {
-                fleet.renew(&charge.key, &charge.lease, charge.length, now)
-            }
-            _ => self.host.renew(&charge.key, &charge.lease, charge.length, now),
-        };
-        renewed != Ok(false)
     }
 }

@@ -54,5 +54,7 @@ pub mod trust;
 
 #[cfg(test)]
 mod model;
+#[cfg(all(test, feature = "redis"))]
+mod sim;
 #[cfg(test)]
 mod two_hosts;

@@ -193,7 +193,11 @@ enum Phase {
     Committing,
     /// Our mint failed: what is still usable now, else the error.
     FallingBack(FlightError),
-    /// What we have is served, once the others know not to ask.
+    /// The store did not answer: what is usable now, and not what was when it was asked.
+    Unanswered(StoreError),
+    /// The same, where it was asked whether an entry is still the newest.
+    Unconfirmed,
+    /// What is usable is served, once the others know not to ask.
     Postponing,
     /// One more action to carry out, then this.
     Finishing(Result<Served, FlightError>),
@@ -263,10 +267,9 @@ impl Flight {
             Event::Claimed(reply) => self.claimed(reply, now),
             Event::Outcome(outcome) => self.outcome(outcome, now),
             Event::Committed(reply) => self.committed(reply, now),
-            Event::Carried if matches!(self.phase, Phase::Postponing) => {
-                self.serve(Tier::Host, now)
+            Event::Carried if matches!(self.phase, Phase::Postponing | Phase::Elsewhere { .. }) => {
+                Action::Look
             }
-            Event::Carried if matches!(self.phase, Phase::Elsewhere { .. }) => Action::Look,
             Event::Carried | Event::Adopted(Ok(())) => self.finished(now),
             Event::Adopted(Err(error)) => {
                 // Served all the same; it will be asked for again.
@@ -311,13 +314,20 @@ impl Flight {
                 .filter(|entry| self.plan.rejected.is_none_or(|it| it != entry.digest()))
                 .map(|entry| Have { entry, confirmed_at });
         }
-        if let Phase::FallingBack(error) = &self.phase {
-            let error = error.clone();
-            return self.fail(error, now);
+        match &self.phase {
+            Phase::FallingBack(error) => {
+                let error = error.clone();
+                return self.fail(error, now);
+            }
+            Phase::Unanswered(error) => {
+                let error = error.clone();
+                return self.unanswered(&error, now);
+            }
+            _ => {}
         }
         let Some(have) = &self.have else {
             return match self.phase {
-                Phase::Rechecking => {
+                Phase::Rechecking | Phase::Postponing => {
                     self.bell = waiting.map_or(0, |it| it.bell);
                     self.claim()
                 }
@@ -325,6 +335,9 @@ impl Flight {
                 _ => self.board(now),
             };
         };
+        if matches!(self.phase, Phase::Unconfirmed | Phase::Postponing) {
+            return self.serve(Tier::Host, now);
+        }
         let due = self.plan.may_mint && self.plan.renew.wants(&have.entry, self.kind, now);
         let age = self.unconfirmed_for(have, now);
         let half = self.plan.max_staleness / 2;
@@ -393,7 +406,8 @@ impl Flight {
             }
             Err(_) => {
                 self.degraded = true;
-                self.serve(Tier::Host, now)
+                self.phase = Phase::Unconfirmed;
+                Action::Look
             }
         }
     }
@@ -459,7 +473,12 @@ impl Flight {
     fn claimed(&mut self, reply: Result<Reply<Claimed>, StoreError>, now: Moment) -> Action {
         let reply = match reply {
             Ok(reply) => reply,
-            Err(error) => return self.not_claimed(&error, now),
+            // It took a while to hear nothing, and others of this host may have heard of a newer entry or a floor.
+            Err(error) if self.have.is_some() => {
+                self.phase = Phase::Unanswered(error);
+                return Action::Look;
+            }
+            Err(error) => return self.unanswered(&error, now),
         };
         match self.heard(reply, now) {
             Claimed::Value(entry) if !entry.servable(self.kind, now) => {
@@ -542,7 +561,8 @@ impl Flight {
         Action::Postpone { until: now.plus(span.min(self.plan.max_staleness / 2)) }
     }
 
-    fn not_claimed(&mut self, error: &StoreError, now: Moment) -> Action {
+    fn unanswered(&mut self, error: &StoreError, now: Moment) -> Action {
+        self.phase = Phase::Claiming;
         let from_fleet = self.authority == Authority::Fleet;
         // A sheet that is two intervals old is served, and still worth a fetch per host.
         let stale = |have: &Have| have.entry.freshness(self.kind, now) == Freshness::Stale;

@@ -1,6 +1,6 @@
 //! One lookup that may end in a mint: [`machine`] decides, [`Engine`] carries out.
 
-mod machine;
+pub(crate) mod machine;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]
@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use self::machine::{Action, Authority, Event, Flight};
-use crate::clock::Moment;
+use crate::clock::{Moment, sleep};
 use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
 use crate::keeper::{Charge, Chore, Keeper};
 use crate::leader::Leader;
@@ -382,11 +382,17 @@ impl Engine {
         }
     }
 
-    fn asked(&self, key: &Key) -> Asked {
+    pub(crate) fn asked(&self, key: &Key) -> Asked {
         Asked { at: self.host.now(), reservation: self.host.reserve(key) }
     }
 
-    fn perform(&self, key: &Key, flight: &Flight, action: Action, asked: &mut Asked) -> Event {
+    pub(crate) fn perform(
+        &self,
+        key: &Key,
+        flight: &Flight,
+        action: Action,
+        asked: &mut Asked,
+    ) -> Event {
         let host = &*self.host;
         let now = host.now();
         // Before the question is sent: an answer vouches for what was then, in the place that was then the key's.
@@ -401,7 +407,7 @@ impl Engine {
                 Event::Woke
             }
             Action::Sleep(span) => {
-                std::thread::sleep(span);
+                sleep(span);
                 Event::Woke
             }
             Action::SetBusy { until, followed } => {
@@ -496,7 +502,7 @@ impl Engine {
             if turn.is_some() || queued_at.until(now) >= QUEUE {
                 return turn;
             }
-            std::thread::sleep(jittered(QUEUED));
+            sleep(jittered(QUEUED));
         }
     }
 

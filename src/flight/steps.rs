@@ -77,6 +77,56 @@ fn what_is_below_the_floor_that_a_refusal_names_is_not_served() {
     }
 }
 
+/// Where nobody answers, another process of the host may have heard of something meanwhile.
+#[test]
+fn who_gets_no_answer_serves_nothing_older_than_others_of_his_host_have() {
+    let newer = || Entry { version: MINTED.next(), ..due(Duration::ZERO).entry.unwrap() };
+    let has_newer = || Known { entry: Some(newer()), newest: MINTED.next(), ..due(Duration::ZERO) };
+    let has_floor = || Known { floor: MINTED.next(), entry: None, ..due(Duration::ZERO) };
+    let silent = || failed(StoreError::TimedOut("no answer".into()));
+
+    let mut asking = claiming();
+    assert!(matches!(asking.step(silent(), NOW), Action::Look));
+    let action = asking.step(Event::Looked(Some(has_newer())), NOW);
+    let Action::Done(Ok(served)) = action else { panic!("{action:?}") };
+    assert_eq!((served.entry.version, served.degraded), (MINTED.next(), true));
+    let mut asking = claiming();
+    asking.step(silent(), NOW);
+    let action = asking.step(Event::Looked(Some(has_floor())), NOW);
+    assert!(matches!(action, Action::Sleep(_)), "what was dropped meanwhile is served: {action:?}");
+
+    let mut asking = claiming();
+    asking.step(claimed(Version::NONE, Claimed::Busy(Duration::from_secs(1))), NOW);
+    assert!(matches!(asking.step(Event::Carried, NOW), Action::Look));
+    let action = asking.step(Event::Looked(Some(has_newer())), NOW);
+    let Action::Done(Ok(served)) = action else { panic!("{action:?}") };
+    assert_eq!(served.entry.version, MINTED.next());
+
+    let asking = || {
+        let old = due(Duration::from_millis(2_500));
+        let mut flight = flight();
+        flight.step(Event::Begin, NOW);
+        let fresh = Entry {
+            timing: Timing {
+                refresh_at: NOW.plus_millis(900),
+                ..due(Duration::ZERO).entry.unwrap().timing
+            },
+            ..old.entry.clone().unwrap()
+        };
+        flight.step(Event::Looked(Some(Known { entry: Some(fresh), ..old })), NOW);
+        let action = flight.step(Event::MayRevalidate(true), NOW);
+        assert!(matches!(action, Action::Restore(_)), "{action:?}");
+        let silence = StoreError::TimedOut("no answer".into());
+        assert!(matches!(flight.step(Event::Restored(Err(silence)), NOW), Action::Look));
+        flight
+    };
+    let action = asking().step(Event::Looked(Some(has_newer())), NOW);
+    let Action::Done(Ok(served)) = action else { panic!("{action:?}") };
+    assert_eq!(served.entry.version, MINTED.next());
+    let action = asking().step(Event::Looked(Some(has_floor())), NOW);
+    assert!(matches!(action, Action::Board { .. }), "{action:?}");
+}
+
 #[test]
 fn what_ran_out_while_the_answer_was_awaited_is_not_served() {
     let late = NOW.plus_millis(1_000);

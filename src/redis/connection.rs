@@ -127,6 +127,15 @@ pub struct Connector {
     resolver: Resolver,
     /// The server that was spoken to last, where the DSN does not say it.
     last: Mutex<Option<Endpoint>>,
+    #[cfg(test)]
+    network: Option<Arc<dyn Network>>,
+}
+
+/// What a simulation has in the place of names and sockets.
+#[cfg(test)]
+pub trait Network: Send + Sync {
+    fn resolve(&self, host: &str, port: u16, deadline: Uptime) -> io::Result<Vec<SocketAddr>>;
+    fn connect(&self, address: &SockAddr, deadline: Uptime) -> io::Result<Box<dyn Transport>>;
 }
 
 impl Connector {
@@ -137,7 +146,14 @@ impl Connector {
             told: AtomicU64::new(0),
             resolver: Resolver::default(),
             last: Mutex::default(),
+            #[cfg(test)]
+            network: None,
         }
+    }
+
+    #[cfg(test)]
+    pub fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network: Some(network), ..self }
     }
 
     #[cfg(test)]
@@ -197,7 +213,6 @@ impl Connector {
         let addresses = match endpoint {
             Endpoint::Unix { path } => SockAddr::unix(path).map(|address| vec![address]),
             Endpoint::Tcp { host, port } => self
-                .resolver
                 .resolve(host, *port, deadline)
                 .map(|all| all.into_iter().map(SockAddr::from).collect()),
         };
@@ -207,6 +222,17 @@ impl Connector {
             // An equal share of what is left: a dead first address must not starve the second.
             let now = system::monotonic();
             let share = now.until(deadline) / u32::try_from(addresses.len() - tried).unwrap_or(1);
+            #[cfg(test)]
+            if let Some(network) = &self.network {
+                match network.connect(address, now.plus(share)) {
+                    Ok(mut transport) => {
+                        transport.set_limit(Limit::by(deadline));
+                        return Ok((transport, address.clone()));
+                    }
+                    Err(error) => last = error,
+                }
+                continue;
+            }
             match Socket::connect(address, now.plus(share)) {
                 Ok(mut socket) => {
                     socket.set_limit(Limit::by(deadline));
@@ -216,6 +242,14 @@ impl Connector {
             }
         }
         Err(unreachable_at(endpoint, &last))
+    }
+
+    fn resolve(&self, host: &str, port: u16, deadline: Uptime) -> io::Result<Vec<SocketAddr>> {
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            return network.resolve(host, port, deadline);
+        }
+        self.resolver.resolve(host, port, deadline)
     }
 
     /// The socket to `endpoint` as it may be spoken through.
@@ -241,7 +275,7 @@ impl Connector {
             return true;
         };
         // While names cannot be resolved, nothing says that it does not.
-        let named = self.resolver.resolve(host, *port, deadline);
+        let named = self.resolve(host, *port, deadline);
         named.map_or(true, |named| named.contains(address))
     }
 

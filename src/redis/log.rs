@@ -79,6 +79,11 @@ impl RedisLog {
         Self { connector: self.connector.resolving(resolver), ..self }
     }
 
+    #[cfg(test)]
+    pub fn over(self, network: Arc<dyn super::connection::Network>) -> Self {
+        Self { connector: self.connector.over(network), ..self }
+    }
+
     /// Read what is sealed, and nothing else.
     pub fn sealing(self, seal: Option<Arc<Seal>>) -> Self {
         Self { seal, ..self }

@@ -81,6 +81,11 @@ impl RedisStore {
         Self { host: Some(host), ..self }
     }
 
+    #[cfg(test)]
+    pub fn over(self, network: Arc<dyn connection::Network>) -> Self {
+        Self { pool: self.pool.over(network), ..self }
+    }
+
     fn reading<'a>(&'a self, key: &'a Key, now: Moment) -> Reading<'a> {
         Reading {
             key,

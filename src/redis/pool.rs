@@ -3,7 +3,6 @@
 //! An operation has one deadline, whatever it takes: waiting for a place, connecting, the request,
 //! and once more on a fresh connection when a reused one turns out to be dead.
 
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -11,7 +10,7 @@ use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
 use super::connection::{Connection, Connector};
-use crate::clock::{Uptime, system};
+use crate::clock::{Uptime, sleep, system};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
@@ -55,6 +54,11 @@ impl Pool {
         }
     }
 
+    #[cfg(test)]
+    pub fn over(self, network: std::sync::Arc<dyn super::connection::Network>) -> Self {
+        Self { connector: self.connector.over(network), ..self }
+    }
+
     pub fn connector(&self) -> &Connector {
         &self.connector
     }
@@ -92,7 +96,7 @@ impl Pool {
                 Err(error) if !fresh && outdated(&error) => self.state.lock().idle.clear(),
                 // The slot is on its way to another node, or has just arrived there.
                 Err(error) if in_motion(&error) && system::monotonic().plus(MOVING) < end => {
-                    thread::sleep(MOVING);
+                    sleep(MOVING);
                 }
                 result => {
                     if connection.is_open() && !result.as_ref().is_err_and(outdated) {

@@ -33,6 +33,10 @@ impl Limit {
     /// While an answer comes it may take so many times what may pass without a byte of it.
     const WHILE_IT_COMES: u32 = 4;
 
+    pub fn deadline(&self) -> Uptime {
+        self.deadline
+    }
+
     pub fn by(deadline: Uptime) -> Self {
         Self { deadline, silence: Duration::ZERO, latest: deadline }
     }
@@ -43,7 +47,8 @@ impl Limit {
         Self { deadline: now.plus(first), silence, latest }
     }
 
-    fn came(&mut self, now: Uptime) {
+    /// A byte came.
+    pub fn came(&mut self, now: Uptime) {
         self.deadline = self.deadline.max(now.plus(self.silence)).min(self.latest);
     }
 }

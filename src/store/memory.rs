@@ -27,6 +27,11 @@ use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 
+#[cfg(test)]
+pub mod without;
+#[cfg(test)]
+use without::HostRule;
+
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -162,6 +167,18 @@ impl MemoryHost {
         if state.slots.get(key.bytes()).is_some_and(|slot| !in_flight(slot)) {
             state.slots.remove(key.bytes());
         }
+    }
+
+    /// The key's bell, without a look at anything else.
+    #[cfg(test)]
+    pub fn bell(&self, key: &Key) -> u32 {
+        self.state.lock().slots.get(key.bytes()).map_or(0, |slot| slot.bell)
+    }
+
+    /// The term of whoever leads, or led last.
+    #[cfg(test)]
+    pub fn term(&self) -> Right {
+        self.state.lock().term
     }
 
     fn latest(&self) -> Version {
@@ -332,7 +349,10 @@ impl Host for MemoryHost {
         let Some(slot) = slot.filter(|slot| Reservation(slot.number) == asked.reservation) else {
             return Ok(());
         };
-        if !(slot.floor.max(slot.newest)..=latest).contains(&entry.version) {
+        let least = slot.floor.max(slot.newest);
+        #[cfg(test)]
+        let least = if without::is(HostRule::NewerOnly) { Version::NONE } else { least };
+        if !(least..=latest).contains(&entry.version) {
             return Ok(());
         }
         let known = slot.entry().is_some_and(|held| held.version == entry.version);
@@ -405,6 +425,8 @@ impl Host for MemoryHost {
     }
 
     fn beat(&self, at: Moment, anchor: &Anchor) {
+        #[cfg(test)]
+        let at = if without::is(HostRule::BeatAsSent) { self.clock.now() } else { at };
         let mut state = self.state.lock();
         state.heartbeat = state.heartbeat.max(at);
         state.anchor = Some(*anchor);
@@ -421,6 +443,8 @@ impl Host for MemoryHost {
             state.doubted_beat = state.heartbeat;
         }
         state.in_doubt = true;
+        #[cfg(test)]
+        let now = if without::is(HostRule::Doubt) { Moment::default() } else { now };
         state.doubt = state.doubt.max(now);
         for slot in state.slots.values_mut() {
             slot.busy_until = Moment::default();
