@@ -246,10 +246,12 @@ pub fn served(process: &Process, key: &Key, served: &Served, rejected: Option<Di
         let told = witness.hosts[owner.host].told[index];
         // An answer may be overtaken by news on its way here; who got none has looked once more.
         let began = witness.lookups.get(&task::current()).map(|lookup| lookup.told[index]);
-        let told = if served.tier == Tier::Host && served.degraded {
-            told
-        } else {
-            began.unwrap_or_default()
+        let told = match began {
+            // Not where the key was forgotten meanwhile.
+            Some(began) if began.floor <= told.floor && began.served <= told.served => {
+                if served.tier == Tier::Host && served.degraded { told } else { began }
+            }
+            _ => told,
         };
         if version < told.floor {
             witness.breaks(format!(
