@@ -17,6 +17,7 @@
 //! - [`http`]: how rate sheets are fetched without a callable.
 //! - [`random`]: secrets and jitter.
 //! - [`trust`], [`resolve`]: whom TLS believes and where a name leads, for those who connect.
+//! - `sim`: whole fleets in simulated time, for tests alone.
 //! - `fuzzing`: what must hold of every parser of foreign bytes, for tests and `fuzz/` alone.
 //! - `php`: the binding, and the only place that names concrete stores.
 //!

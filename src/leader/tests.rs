@@ -42,6 +42,8 @@ struct State {
     flaky: Option<usize>,
     /// How long an answer about the log takes.
     slow: Duration,
+    /// What happens while the next values are on their way; they never come if it says so.
+    meanwhile: Option<Box<dyn FnOnce() -> bool + Send>>,
 }
 
 impl FakeLog {
@@ -155,6 +157,10 @@ impl ChangeLog for FakeLog {
     fn fetch(&self, keys: &[Key], _: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
         self.answers(keys.len())?;
         self.fetched.fetch_add(keys.len(), SeqCst);
+        let meanwhile = self.state.lock().meanwhile.take();
+        if meanwhile.is_some_and(|happens| happens()) {
+            return Err(StoreError::Lapsed("no answer in time".into()));
+        }
         let state = self.state.lock();
         let stored = |key| state.rows.get(key).cloned().map_or(Fetched::Nothing, Fetched::Entry);
         Ok(keys.iter().map(|key| Reply { floor: Version::NONE, what: stored(key) }).collect())
@@ -254,6 +260,35 @@ fn a_heartbeat_has_the_time_at_which_the_question_was_sent() {
     assert!(scene.turn());
     let answered = scene.clock.now();
     assert!(scene.host.health().heartbeat <= sent.plus(TURN), "of {sent:?}, answered {answered:?}");
+}
+
+#[test]
+fn what_is_newer_is_marked_before_its_value_is_fetched() {
+    let mut scene = Scene::with_keys(1);
+    let newer = scene.entry(8);
+    scene.log.commit(&key(0), newer);
+    scene.log.lose_lines();
+    scene.log.state.lock().meanwhile = Some(Box::new(|| true));
+    scene.turn();
+    assert_eq!(scene.version(&key(0)), Some(7), "its value has not come");
+    assert_eq!(scene.host.look(&key(0)).unwrap().newest, Version(8));
+}
+
+#[test]
+fn a_value_fetched_for_a_place_that_changed_hands_is_not_kept() {
+    let mut scene = Scene::with_keys(1);
+    scene.turn();
+    let newer = scene.entry(8);
+    scene.log.commit(&key(0), newer);
+    let host = scene.host.clone();
+    scene.log.state.lock().meanwhile = Some(Box::new(move || {
+        host.evict(&key(0));
+        let now = host.now();
+        host.board(&key(0), now.plus(STALENESS), now).unwrap();
+        false
+    }));
+    scene.turn();
+    assert_eq!(scene.version(&key(0)), None);
 }
 
 #[test]

@@ -29,7 +29,6 @@ mod much {
     pub const OVERTAKEN: Temptation = of(&[2, 2, 27, 23, 23, 23]);
     pub const POISONED: Temptation = of(&[29]);
     pub const TAKEN_OVER: Temptation = Temptation { faults: &[9, 9, 9, 13], wrong: Wrong::Servers };
-    pub const SLEPT: Temptation = Temptation { faults: &[], wrong: Wrong::Host(0) };
     pub const FAILED: Temptation = of(&[25, 25, 24]);
     pub const SLOW: Temptation = of(&[0, 1, 4, 7, 8]);
 }
@@ -51,8 +50,6 @@ pub enum Answer {
     SilenceIsRefusal,
     /// An answer says nothing of a floor.
     NoFloor,
-    /// Nobody tells the server's clock twice.
-    NoClock,
 }
 
 const fn lua(
@@ -71,7 +68,7 @@ const fn answer(name: &'static str, tempts: Temptation, answer: Answer) -> Rule 
     Rule { name, tempts, off: Off::Answer(answer) }
 }
 
-pub const RULES: [Rule; 15] = [
+pub const RULES: [Rule; 14] = [
     lua(
         "a lease is given only while none lives",
         OF_ALL,
@@ -120,7 +117,6 @@ pub const RULES: [Rule; 15] = [
     answer("no gap is only what an anchor shows to be none", LOST, Answer::AnchorStands),
     answer("a host mints for itself only after a second silence", SLOW, Answer::SilenceIsRefusal),
     answer("what a reply says of a floor counts at once", DROPPED, Answer::NoFloor),
-    answer("a host that stood still hears from the server for how long", SLEPT, Answer::NoClock),
 ];
 
 thread_local! {

@@ -173,7 +173,6 @@ impl ChangeLog for WatchedLog {
             witness::looked(self.host, asked);
             witness::saw(if looked.stands { "anchor stands" } else { "gap" });
             looked.stands |= anchor.is_some() && rules::changes(Answer::AnchorStands);
-            looked.continued &= !rules::changes(Answer::NoClock);
         }
         looked
     }
