@@ -148,8 +148,8 @@ const RARE: [&str; 3] = [
 fn enough(rule: &Rule) -> u64 {
     match (RARE.contains(&rule.name), asked("SHAREDSTATE_WORLDS", 200)) {
         (false, _) => 300,
-        (true, ..5_000) => 0,
-        (true, 5_000..) => 2_000,
+        (true, ..4_000) => 0,
+        (true, 4_000..) => 2_000,
     }
 }
 
