@@ -194,7 +194,7 @@ fn an_answer_that_is_no_sheet_is_refused_by_its_own_sentence() {
         (DAILY.replacen("?>", &format!("?>{outside}"), 1), "document type (DTD)"),
         (DAILY.replace("'1.1172'", "'NaN'"), "rate of USD is \"NaN\""),
         (DAILY[..DAILY.len() / 2].to_owned(), "the ECB's document"),
-        (LATEST.to_owned(), "the ECB's document is incomplete"),
+        (LATEST.to_owned(), "the ECB's document has text outside of its root"),
     ] {
         Site::saying(xml(document.as_bytes())).refused("ecb", words);
     }
