@@ -63,10 +63,16 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// One more look, or the first. `told` by the server some time before `uptime`.
-    pub fn look(known: Option<Self>, told: i64, uptime: Uptime) -> Self {
+    /// One more look, or the first. `told` by the server some time before `uptime`; `noted` is the latest
+    /// instant that it has noted, perhaps by the clock of one that it took over from.
+    pub fn look(known: Option<Self>, told: i64, noted: i64, uptime: Uptime) -> Self {
         let least = told.saturating_sub(uptime.as_millis());
-        let Some(Self { lead, since }) = known else { return Self { lead: least, since: told } };
+        let begun = told.max(noted);
+        let Some(Self { lead, since }) = known else { return Self { lead: least, since: begun } };
+        if least > lead.saturating_add(TOLERANCE_MS) {
+            // This host stood still, and has not watched; or it was set ahead.
+            return Self { lead: least, since: since.max(begun) };
+        }
         if least < lead.saturating_sub(TOLERANCE_MS) {
             // Set back, or another server's. What the former clock told to others may lie ahead of this one's.
             let former = uptime.as_millis().saturating_add(lead);
@@ -79,7 +85,7 @@ impl Watched {
     /// `told` some time after `uptime`. One that is ahead of what was watched makes it older, not younger.
     pub fn vouches(&self, minted: i64, told: i64, uptime: Uptime) -> bool {
         let lead = told.saturating_sub(uptime.as_millis());
-        minted >= self.since && lead >= self.lead.saturating_sub(TOLERANCE_MS)
+        minted > self.since && lead >= self.lead.saturating_sub(TOLERANCE_MS)
     }
 }
 
@@ -149,11 +155,11 @@ mod tests {
     /// What is known after looks at a server's clock: (milliseconds later here, there).
     fn watched(looks: &[(i64, i64)]) -> (Watched, i64, i64) {
         let (mut here, mut there) = (NOW, NOW + 700_000);
-        let mut watched = Watched::look(None, there, Moment::from_millis(here));
+        let mut watched = Watched::look(None, there, 0, Moment::from_millis(here));
         for (passed, told) in looks {
             here += passed;
             there += told;
-            watched = Watched::look(Some(watched), there, Moment::from_millis(here));
+            watched = Watched::look(Some(watched), there, 0, Moment::from_millis(here));
         }
         (watched, here, there)
     }
@@ -197,9 +203,19 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_slept_has_watched_on() {
-        let looks = [(1_000, 1_000), (1_000, 3_601_000), (1_000, 1_000)];
-        assert!(vouched(&looks, 3_600_000, 0));
-        assert!(!vouched(&looks, 1_000, -3_600_000), "and notices a step back of as much");
+    fn a_host_that_slept_has_not_watched() {
+        let looks = [(1_000, 1_000), (1_000, 3_301_000), (1_000, 1_000)];
+        assert!(!vouched(&looks, 3_000_000, 0), "another server may have taken over meanwhile");
+        assert!(vouched(&looks, 500, 0));
+        assert!(!vouched(&looks, 500, -3_300_000), "and notices a step back of as much");
+    }
+
+    #[test]
+    fn of_what_a_former_clock_noted_a_server_that_took_over_is_no_witness() {
+        let (noted, uptime) = (NOW, Moment::from_millis(9_000));
+        let watched = Watched::look(None, NOW - 300_000, noted, uptime);
+        let later = Moment::from_millis(9_000 + 400_000);
+        assert!(!watched.vouches(NOW - 10_000, NOW + 100_000, later));
+        assert!(watched.vouches(NOW + 1, NOW + 100_000, later));
     }
 }

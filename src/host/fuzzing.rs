@@ -176,7 +176,7 @@ fn change_it(table: &HostTable) {
     }
     table.may_ask(now);
     table.authority_heard(Heard::Silence, now, now);
-    table.hear_clock(i64::MAX, system::monotonic(), true);
+    table.hear_clock(i64::MAX, i64::MAX, system::monotonic(), true);
     table.watched();
     if let Some(term) = table.lead(now, until) {
         table.keep_leading(&term, until);

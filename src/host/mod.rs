@@ -629,10 +629,10 @@ impl Host for HostTable {
         (!doubt.is_settled()).then_some(doubt.0)
     }
 
-    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool) {
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool) {
         let table = self.table();
         let header = table.header();
-        let watched = Watched::look(header.watched(), told, heard_at);
+        let watched = Watched::look(header.watched(), told, noted, heard_at);
         // A reader in between has the former lead, and so takes a server that is behind for no witness.
         header.watched_since.store(watched.since, Release);
         header.watched_lead.store(watched.lead, Release);

@@ -109,7 +109,10 @@ impl Leader {
             event = match machine.step(event, self.host.now()) {
                 Action::Look(anchor) => Event::Looked(self.ask(|| {
                     let looked = self.log.look(anchor.as_ref())?;
-                    self.host.hear_clock(looked.clock, looked.heard_at, looked.continued);
+                    // A line is never older than the one before, whatever the clock.
+                    let noted = i64::try_from(looked.last.line.0).unwrap_or(i64::MAX);
+                    let (told, at) = (looked.clock, looked.heard_at);
+                    self.host.hear_clock(told, noted, at, looked.continued);
                     Ok(looked)
                 })),
                 Action::Doubt => {

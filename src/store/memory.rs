@@ -466,13 +466,13 @@ impl Host for MemoryHost {
         state.in_doubt.then_some(state.doubt.as_millis() as u64)
     }
 
-    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool) {
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool) {
         let now = self.clock.now();
         let heard = {
             let mut state = self.state.lock();
             let heard = state.server_lead.heard(told, now, continued);
             state.server_lead = heard.lead;
-            state.watched = Some(Watched::look(state.watched, told, heard_at));
+            state.watched = Some(Watched::look(state.watched, told, noted, heard_at));
             heard
         };
         self.stood_still_for(heard.gained);

@@ -491,7 +491,7 @@ pub trait Host: Store + Clock {
     /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
     /// host, this host stood still and does not know it: everything here comes nearer by as much.
     /// `continued`: it is the clock that was heard last.
-    fn hear_clock(&self, told: i64, heard_at: Uptime, continued: bool);
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool);
 
     /// Whatever it had is that much older.
     fn stood_still_for(&self, gained: Option<Duration>) {

@@ -216,7 +216,7 @@ fn told(host: &dyn Host, later: i64) -> i64 {
 }
 
 fn a_host_that_stood_still_is_brought_nearer(host: &dyn Host, _: &dyn Pace) {
-    let hear = |told| host.hear_clock(told, Moment::from_millis(told - 9_000), true);
+    let hear = |told| host.hear_clock(told, 0, Moment::from_millis(told - 9_000), true);
     hear(told(host, 0));
     let before = host.now();
     hear(told(host, 3_600_000));
@@ -230,10 +230,10 @@ fn watched(host: &dyn Host, _: &dyn Pace) {
     assert_eq!(host.watched(), None);
     let uptime = Moment::from_millis(9_000);
     let told = told(host, 0);
-    host.hear_clock(told, uptime, true);
+    host.hear_clock(told, 0, uptime, true);
     let watched = host.watched().unwrap();
     assert_eq!((watched.since, watched.lead), (told, told - 9_000));
-    host.hear_clock(told - 60_000, uptime, true);
+    host.hear_clock(told - 60_000, 0, uptime, true);
     let watched = host.watched().unwrap();
     assert_eq!((watched.since, watched.lead), (told, told - 69_000), "it was set back");
 }
