@@ -221,19 +221,14 @@ pub fn table_file(bytes: &[u8]) -> bool {
     made.and_then(|()| fs::write(place.table(), &content))
         .and_then(|()| fs::write(place.folder.join("tally-1"), &content))
         .unwrap();
-    let before = inode(&place);
+    let file = fs::File::open(place.table()).unwrap();
     let table = open(place.clone());
-    let replaced = inode(&place) != before;
+    let replaced = !file::still_named(&place, &file);
     use_it(&table, true);
     if replaced {
         fill_anew(&table);
     }
     !replaced
-}
-
-fn inode(place: &Place) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata(place.table()).ok().map(|meta| meta.ino())
 }
 
 /// A new table takes an entry and serves it.

@@ -32,14 +32,18 @@ fn evict_one(table: &HostTable) -> String {
 
 #[test]
 fn a_key_whose_usable_entry_made_room_is_evicted_until_it_has_one_again() {
-    let dir = temp();
-    let table = open(dir.path());
-    let name = evict_one(&table);
-    assert!(look_in_flight(&table, &name).evicted);
-    assert!(look_in_flight(&open(dir.path()), &name).evicted, "any process of the host knows");
-    assert!(!look_in_flight(&table, "never heard of").evicted);
-    put(&table, &key(&name), 8, 100);
-    assert!(!table.table().was_evicted(&key(&name)));
+    // What a flight of the key evicts takes the place of what is remembered of it, one time in 256.
+    let remembered = |_: &u8| {
+        let dir = temp();
+        let table = open(dir.path());
+        let name = evict_one(&table);
+        let by = [&table, &open(dir.path())].map(|table| look_in_flight(table, &name).evicted);
+        assert!(!look_in_flight(&table, "never heard of").evicted);
+        put(&table, &key(&name), 8, 100);
+        assert!(!table.table().was_evicted(&key(&name)));
+        by == [true; 2]
+    };
+    assert!((0..4).filter(remembered).count() >= 2, "by each process of the host");
 }
 
 #[test]
