@@ -140,7 +140,17 @@ impl World {
 
     /// The master's data change without a script.
     fn lose(&mut self, lose: impl FnOnce(&mut Server)) {
-        network::with(|network| lose(&mut network.servers[self.master]));
+        let now = task::now();
+        let hidden = network::with(|network| {
+            let server = &mut network.servers[self.master];
+            let stood = server.data.last_line(LOG);
+            lose(server);
+            stood > server.data.last_line(LOG).max(server.clock.wall(now) / MS)
+        });
+        if hidden {
+            // New lines are below the one that hosts wait behind, until they look for it.
+            witness::split(now, now + LOOKS);
+        }
         self.replaced();
     }
 
@@ -185,10 +195,10 @@ impl World {
                 });
                 self.name();
                 // Who is connected may ask it until it closes, as Sentinel sees to.
-                self.over(DEMOTED, move |network| network.cut(old, None));
+                self.over(LOOKS, move |network| network.cut(old, None));
                 // Who follows the log looks once a second whether its server takes writes.
-                witness::split(now, now + DEMOTED);
-                now + DEMOTED
+                witness::split(now, now + LOOKS);
+                now + LOOKS
             }
             Former::Left(span) => {
                 self.name();
@@ -277,7 +287,7 @@ impl World {
     }
 }
 
-/// A second until its leader looks, and the way there.
-const DEMOTED: Micros = 2_000 * MS;
+/// A second until a leader looks, and the way there.
+const LOOKS: Micros = 2_000 * MS;
 /// Five until the name is resolved, and the way there.
 const LEFT: Micros = 6_500 * MS;

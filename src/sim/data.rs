@@ -192,6 +192,14 @@ impl Data {
         }
     }
 
+    /// The milliseconds of the stream's last line.
+    pub fn last_line(&self, key: &[u8]) -> i64 {
+        match self.items.get(key).map(|item| &item.value) {
+            Some(Value::Stream(stream)) => stream.last.0 as i64,
+            _ => 0,
+        }
+    }
+
     fn stream(&mut self, key: &[u8], ms: i64) -> Result<Option<&Stream>, Reply> {
         match self.value(key, ms) {
             None => Ok(None),

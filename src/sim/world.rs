@@ -16,6 +16,7 @@ use super::{network, promises, trace, witness};
 use crate::clock::{Clock as _, simulated};
 use crate::entry::{Fingerprint, Key, Kind};
 use crate::flight::FlightError;
+use crate::flight::machine::RAN_OUT;
 use crate::random;
 use crate::store::Host as _;
 
@@ -283,7 +284,7 @@ fn serve(process: &Rc<Process>, keys: &[Key], mut dice: Dice, strict_from: Micro
             && began > strict_from
             && !matches!(error, FlightError::Nothing)
             // The pause of a mint that failed is a minute at the most.
-            && !matches!(error, FlightError::MintFailed { reason, .. } if reason == issuer::FAILS)
+            && !matches!(error, FlightError::MintFailed { reason, .. } if [issuer::FAILS, RAN_OUT].contains(&&**reason))
             && !(*error == FlightError::WaitTimeout && witness::minted_since(key, began))
         {
             witness::broken(format!(
