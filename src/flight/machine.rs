@@ -16,8 +16,8 @@ use crate::entry::{Digest, Entry, Freshness, Kind, Version};
 use crate::random;
 use crate::store::breaker::Breaker;
 use crate::store::{
-    Boarding, Claim, Claimed, Committed, Failure, Known, Lease, Reply, Right, Secret, StoreError,
-    as_kept_here, jittered,
+    Backoff, Boarding, Claim, Claimed, Committed, Failure, Known, Lease, Reply, Right, Secret,
+    StoreError, as_kept_here, jittered,
 };
 
 /// The kernel wakes nobody when an owner dies, so nobody sleeps for longer than this.
@@ -36,6 +36,10 @@ const LISTEN: Duration = Duration::from_millis(50);
 const WHILE_RENEWED: Duration = Duration::from_millis(100);
 /// The same while the authority does not answer.
 const WHILE_DEGRADED: Duration = Duration::from_millis(250);
+/// For so long a host believes that nobody may mint a key, and asks no more; then one lookup asks again.
+const PAUSE_BELIEVED: Duration = Duration::from_secs(1);
+/// Why a mint that took longer than its token lives came to nothing.
+pub const RAN_OUT: &str = "it had run out before the callable returned";
 /// The longest wait for another process's answer about an entry that is usable but unconfirmed.
 const CONFIRMATION: Duration = Duration::from_millis(300);
 
@@ -62,6 +66,12 @@ pub enum Action {
     SetBusy {
         until: Moment,
         followed: bool,
+    },
+    /// Nobody may mint before `until`, and nobody of this host asks again before `busy_until`.
+    HearBackoff {
+        until: Moment,
+        reason: String,
+        busy_until: Moment,
     },
     /// May this process be the one that re-validates until then?
     MayRevalidate {
@@ -296,6 +306,7 @@ impl Flight {
     fn looked(&mut self, known: Option<Known>, now: Moment) -> Action {
         self.have = None;
         let waiting = known.as_ref().map(Waiting::of);
+        let paused = known.as_ref().and_then(|known| self.paused(known, now));
         if let Some(known) = known {
             self.heartbeat = known.heartbeat;
             self.newest = self.newest.max(known.newest);
@@ -326,6 +337,9 @@ impl Flight {
             _ => {}
         }
         let Some(have) = &self.have else {
+            if let Some(error) = paused {
+                return Action::Done(Err(error));
+            }
             return match self.phase {
                 Phase::Rechecking | Phase::Postponing => {
                     self.bell = waiting.map_or(0, |it| it.bell);
@@ -362,6 +376,20 @@ impl Flight {
             _ if age >= half => Action::MayRevalidate { until: now.plus(half) },
             _ => self.serve(Tier::Host, now),
         }
+    }
+
+    /// Why asking the fleet is of no use: another lookup of this host has just been told that nobody may mint.
+    fn paused(&self, known: &Known, now: Moment) -> Option<FlightError> {
+        let asks = self.fleet && self.authority == Authority::Fleet;
+        if !asks || self.plan.rejected.is_some() || known.pending_rejection.is_some() {
+            return None;
+        }
+        let Backoff { until, reason, .. } = known.backoff.as_ref()?;
+        let told = now < known.busy_until && now < *until;
+        told.then(|| FlightError::MintFailed {
+            reason: reason.clone(),
+            retry_in: now.until(*until),
+        })
     }
 
     /// Zero without a fleet: the host is its own authority. What is from a file nobody can confirm.
@@ -513,7 +541,14 @@ impl Flight {
                 if self.have.is_some() {
                     return self.postpone(wait, now);
                 }
-                self.fail(FlightError::MintFailed { reason, retry_in: wait }, now)
+                let error = FlightError::MintFailed { reason: reason.clone(), retry_in: wait };
+                if self.authority == Authority::Host || self.rejected.is_some() {
+                    return self.fail(error, now);
+                }
+                self.phase = Phase::Finishing(Err(error));
+                let until = now.plus(wait);
+                let busy_until = until.min(now.plus(PAUSE_BELIEVED));
+                Action::HearBackoff { until, reason, busy_until }
             }
         }
     }
@@ -624,7 +659,7 @@ impl Flight {
                 if entry.servable(self.kind, now) {
                     return self.commit(lease, entry);
                 }
-                self.failed("it had run out before the callable returned".into(), Duration::ZERO)
+                self.failed(RAN_OUT.into(), Duration::ZERO)
             }
             Outcome::Failed { reason, least } => self.failed(reason, least),
             Outcome::Abandoned => (None, FlightError::Nothing),

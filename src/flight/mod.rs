@@ -419,6 +419,10 @@ impl Engine {
                 }
                 Event::Carried
             }
+            Action::HearBackoff { until, reason, busy_until } => {
+                host.hear_backoff(key, until, &reason, busy_until);
+                Event::Carried
+            }
             Action::MayRevalidate { until } => {
                 Event::MayRevalidate(host.may_revalidate(key, now, until))
             }

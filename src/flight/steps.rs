@@ -33,6 +33,7 @@ fn due(unconfirmed: Duration) -> Known {
         heartbeat: Moment::default(),
         bell: 0,
         busy_until: Moment::default(),
+        backoff: None,
         newest: MINTED,
         highest: MINTED,
         floor: Version::NONE,
@@ -73,7 +74,8 @@ fn what_is_below_the_floor_that_a_refusal_names_is_not_served() {
         let usable = claiming().step(claimed(Version::NONE, refusal.clone()), NOW);
         assert!(matches!(usable, Action::Postpone { .. }), "{usable:?}");
         let dropped = claiming().step(claimed(MINTED.next(), refusal), NOW);
-        assert!(matches!(dropped, Action::SetBusy { .. } | Action::Done(Err(_))), "{dropped:?}");
+        let turned_away = matches!(dropped, Action::SetBusy { .. } | Action::HearBackoff { .. });
+        assert!(turned_away, "{dropped:?}");
     }
 }
 

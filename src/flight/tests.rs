@@ -625,6 +625,42 @@ fn a_failed_mint_turns_the_fleet_away_with_its_reason_until_the_pause_is_over() 
     fleet.get(1).unwrap();
 }
 
+/// An issuer that is down must not make every request of every host a question to Redis.
+#[test]
+fn while_nobody_may_mint_a_host_asks_once_a_second_and_not_each_request() {
+    let mut fleet = fleet(2);
+    let mut failing = fleet.process(0);
+    fleet.run(&mut failing);
+    let least = Duration::from_secs(10);
+    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 429".into(), least }));
+    fleet.run(&mut failing);
+    let claims = |fleet: &Fleet| *fleet.witness.claims.lock();
+    let before = claims(&fleet);
+    for ms in (0..5_000).step_by(20) {
+        let Err(FlightError::MintFailed { reason, retry_in }) = fleet.get(1) else { panic!() };
+        assert_eq!(reason, "HTTP 429");
+        let left = least.as_millis() as u64 - ms;
+        assert!((left - 50..=left).contains(&(retry_in.as_millis() as u64)), "{retry_in:?}");
+        fleet.later(20);
+    }
+    assert!((5..=6).contains(&(claims(&fleet) - before)), "{}", claims(&fleet) - before);
+    // News of the key ends it, and so does a token that was refused: that has to be said.
+    for asks in [
+        |host: &MemoryHost| host.wake(&key()),
+        |host: &MemoryHost| {
+            host.set_pending_rejection(&key(), Some(Digest::of(b"refused")));
+        },
+    ] {
+        fleet.get(1).unwrap_err();
+        let before = claims(&fleet);
+        asks(&fleet.hosts[1].0);
+        fleet.get(1).unwrap_err();
+        assert_eq!(claims(&fleet) - before, 1);
+    }
+    fleet.later(5_100);
+    fleet.get(1).unwrap();
+}
+
 #[test]
 fn a_failed_renewal_serves_what_is_still_usable() {
     let mut fleet = fleet(1);

@@ -139,6 +139,7 @@ fn change_it(table: &HostTable) {
         let key = key_named(name);
         table.may_revalidate(&key, now, until);
         table.set_busy(&key, until);
+        table.hear_backoff(&key, until, "x", until);
         table.wake(&key);
         table.raise_floor(&key, version(0));
         table.hear(&key, version(1), version(0));
@@ -367,7 +368,7 @@ fn apply_rules(mut record: Record, kind: Kind) {
         rejected,
         lease: second,
     };
-    record.backoff(now);
+    record.backoff();
     if let Claimed::Lease(lease) = record.claim(&mut at, &claim, Version::next) {
         record.renew(now, &lease, second);
         let failure = Failure { base: second, least: second, reason: "x".into() };

@@ -358,6 +358,7 @@ impl Host for HostTable {
             let (floor, newest) =
                 (words.floor.seen().version(latest), words.newest.seen().version(latest));
             let in_force = |entry: &Entry| (floor..=latest).contains(&entry.version);
+            let backoff = record.backoff();
             let entry = record.entry.filter(in_force);
             let synced = entry.as_ref().filter(|entry| !entry.unsynced);
             let known = Known {
@@ -369,6 +370,7 @@ impl Host for HostTable {
                 heartbeat: Moment::from_millis(table.header().heartbeat.load(Acquire) as i64),
                 bell,
                 busy_until: Moment::from_millis(words.busy_until.value() as i64),
+                backoff,
                 pending_rejection: record.pending_rejection,
                 ask_at: Moment::from_millis(words.next_check.value() as i64),
                 authority_failing: table.header().breaker.load(Relaxed) != 0,
@@ -579,6 +581,14 @@ impl Host for HostTable {
 
     fn set_busy(&self, key: &Key, until: Moment) {
         self.table().mark(key, |slot| &slot.busy_until, |_| Some(mark(until)));
+    }
+
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment) {
+        // Where the record cannot be written now, the next lookup asks and hears it again.
+        let heard = self.table().edit(key, false, |record, _| record.hear_backoff(until, reason));
+        if heard.is_ok() {
+            self.set_busy(key, busy_until);
+        }
     }
 
     fn wake(&self, key: &Key) {

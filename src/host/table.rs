@@ -267,7 +267,7 @@ impl Table {
             let synced = record.entry.as_ref().filter(|entry| !entry.unsynced);
             let resident = Resident {
                 confirmed_at: self.confirmed_at(slot, state, synced.map(|entry| entry.version)),
-                backoff: record.backoff(self.now()),
+                backoff: record.backoff().filter(|it| self.now() < it.until),
                 entry: record.entry.filter(|entry| entry.version >= floor),
                 flight: self.flying(words),
                 key,

@@ -289,6 +289,7 @@ impl Host for MemoryHost {
             heartbeat: state.heartbeat,
             bell: slot.bell,
             busy_until: slot.busy_until,
+            backoff: slot.record.backoff(),
             newest: slot.newest.max(slot.floor),
             highest: state.issued,
             floor: slot.floor,
@@ -416,6 +417,13 @@ impl Host for MemoryHost {
         }
     }
 
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment) {
+        if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
+            slot.record.hear_backoff(until, reason);
+            slot.busy_until = busy_until;
+        }
+    }
+
     fn wake(&self, key: &Key) {
         if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
             slot.busy_until = Moment::default();
@@ -513,7 +521,7 @@ impl Host for MemoryHost {
                 key: Key::from_bytes(bytes)?,
                 entry: slot.entry().cloned(),
                 confirmed_at: state.confirmed_at(slot),
-                backoff: slot.record.backoff(self.clock.now()),
+                backoff: slot.record.backoff().filter(|it| self.clock.now() < it.until),
                 flight: slot.flight.as_ref().map(flying),
             })
         });

@@ -320,8 +320,10 @@ pub struct Known {
     pub heartbeat: Moment,
     /// Rung when what is waited for may have come; from before everything else here was read.
     pub bell: u32,
-    /// Another host mints the key, and will have to until then unless something is heard of it.
+    /// Until then, unless something is heard of the key, asking is of no use: another host mints it, or nobody may.
     pub busy_until: Moment,
+    /// Nobody may mint the key, as far as this host has heard.
+    pub backoff: Option<Backoff>,
     /// The highest version seen of this key, entry or not.
     pub newest: Version,
     /// The highest version seen of any key.
@@ -466,6 +468,9 @@ pub trait Host: Store + Clock {
 
     /// Another host mints the key until then, as far as is known; see [`Host::wake`].
     fn set_busy(&self, key: &Key, until: Moment);
+
+    /// Nobody may mint the key, and this host asks no more before `busy_until`; see [`Host::wake`].
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment);
 
     /// What those who wait for another host's mint wait for may have come: nobody is known to mint the
     /// key any more, and the bell rings.

@@ -114,9 +114,7 @@ impl Record {
         }
         self.entry = Some(entry.clone());
         self.lease = self.lease.filter(|held| held.lease.secret != lease.secret);
-        self.failures = 0;
-        self.retry_at = Moment::default();
-        self.reason.clear();
+        self.succeeded();
         Committed::Accepted
     }
 
@@ -170,6 +168,8 @@ impl Record {
             |held: &&Entry| held.version == entry.version && held.version > Version::FILE;
         if let Some(held) = self.entry.as_ref().filter(one_mint) {
             entry.timing = entry.timing.earlier(held.timing);
+        } else {
+            self.succeeded();
         }
         self.entry = Some(entry);
     }
@@ -181,13 +181,27 @@ impl Record {
             .filter(|entry| entry.version >= *at.floor && entry.servable(at.kind, at.now))
     }
 
-    /// The pause that keeps everybody from minting now.
-    pub fn backoff(&self, now: Moment) -> Option<Backoff> {
-        (now < self.retry_at).then(|| Backoff {
+    /// Somebody has minted.
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.retry_at = Moment::default();
+        self.reason.clear();
+    }
+
+    /// The pause after the last failure, which may be over.
+    pub fn backoff(&self) -> Option<Backoff> {
+        (self.retry_at > Moment::default()).then(|| Backoff {
             until: self.retry_at,
             failures: self.failures,
             reason: self.reason.clone(),
         })
+    }
+
+    /// The authority keeps everybody from minting until then. How often mints have failed it does not say.
+    pub fn hear_backoff(&mut self, until: Moment, reason: &str) {
+        self.failures = self.failures.max(1);
+        self.retry_at = until;
+        self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     }
 
     fn reject(&mut self, at: &mut Context<'_>, rejected: Digest) -> Rejection {

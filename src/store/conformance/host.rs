@@ -17,6 +17,7 @@ const CLAIMS: &[(&str, HoldsOnHost)] = &[
     ("a_flight_given_up_on_notes_no_secret", a_flight_given_up_on_notes_no_secret),
     ("who_waits_is_woken_when_a_flight_ends", who_waits_is_woken_when_a_flight_ends),
     ("one_of_a_host_revalidates_at_a_time", one_of_a_host_revalidates_at_a_time),
+    ("a_pause_is_known_until_somebody_has_minted", a_pause_is_known_until_somebody_has_minted),
     ("a_silence_ends_with_an_answer", a_silence_ends_with_an_answer),
     ("a_host_that_stood_still_is_brought_nearer", a_host_that_stood_still_is_brought_nearer),
     ("what_was_watched_of_the_authoritys_clock_is_known", watched),
@@ -195,6 +196,23 @@ fn one_of_a_host_revalidates_at_a_time(host: &dyn Host, pace: &dyn Pace) {
     assert!(!may());
     pace.pass(PAST_SHORT);
     assert!(may());
+}
+
+fn a_pause_is_known_until_somebody_has_minted(host: &dyn Host, _: &dyn Pace) {
+    let heard = || {
+        let known = host.look(&key()).unwrap();
+        (known.backoff.map(|it| (it.until, it.reason)), known.busy_until)
+    };
+    let (right, _) = board(host, LONG);
+    let (until, ask_at) = (host.now().plus(LONG * 2), host.now().plus(LONG));
+    host.hear_backoff(&key(), until, "HTTP 429", ask_at);
+    host.leave(&key(), &right);
+    assert_eq!(heard(), (Some((until, "HTTP 429".into())), ask_at));
+    assert_eq!(host.survey(1)[0].backoff.as_ref().map(|it| it.until), Some(until));
+    host.wake(&key());
+    assert_eq!(heard(), (Some((until, "HTTP 429".into())), Moment::default()));
+    have(host, 5);
+    assert_eq!(heard().0, None);
 }
 
 fn a_silence_ends_with_an_answer(host: &dyn Host, pace: &dyn Pace) {
