@@ -265,11 +265,13 @@ impl Engine {
         let Some(fleet) = &self.fleet else {
             return self.host.invalidate(key, rejected, now).map(|reply| reply.what);
         };
+        let here = self.drop_unsynced(key, rejected, now);
         match self.ask_fleet(|| fleet.invalidate(key, rejected, now)) {
             Ok(reply) => {
                 self.host.raise_floor(key, reply.floor);
-                Ok(reply.what)
+                Ok(reply.what || here)
             }
+            Err(_) if here => Ok(true),
             Err(_) if rejected.is_some() => {
                 let dropped = self.host.invalidate(key, rejected, now)?.what;
                 if dropped {
@@ -283,6 +285,16 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Drop what was rejected where the fleet's store has not got it and so cannot: it would be served while
+    /// another is minted, and given back to that store.
+    fn drop_unsynced(&self, key: &Key, rejected: Option<Digest>, now: Moment) -> bool {
+        let entry = || self.host.look(key).and_then(|known| known.entry);
+        let ours =
+            |digest: &Digest| entry().is_some_and(|it| it.unsynced && it.digest() == *digest);
+        let Some(digest) = rejected.filter(ours) else { return false };
+        self.host.invalidate(key, Some(digest), now).is_ok_and(|reply| reply.what)
     }
 
     /// Drop every token that this host has or `elsewhere` names, or those of one `name` among them. How many
@@ -439,6 +451,9 @@ impl Engine {
                 if let Some(right) = flight.right() {
                     host.extend(key, &right, now.plus(claim.lease));
                     host.note_secret(key, &right, claim.secret);
+                }
+                if authority == Authority::Fleet {
+                    self.drop_unsynced(key, claim.rejected, now);
                 }
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
                 if authority == Authority::Fleet {

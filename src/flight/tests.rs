@@ -930,6 +930,29 @@ fn a_kept_rejection_survives_the_sending_of_another() {
 }
 
 #[test]
+fn a_rejection_of_what_only_this_host_has_drops_it_here_before_anybody_is_asked() {
+    for says_so_alone in [true, false] {
+        let mut fleet = fleet(2);
+        fleet.network.set_down(true);
+        let old = fleet.get(0).unwrap();
+        fleet.network.set_down(false);
+        fleet.later(2500);
+        let mut minting = fleet.process_with(0, rejecting(&fleet, &old));
+        if says_so_alone {
+            assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())), Ok(true));
+        } else {
+            fleet.run(&mut minting);
+            assert!(matches!(minting.state, State::Minting { .. }));
+        }
+        let known = fleet.hosts[0].0.look(&key()).unwrap();
+        assert_eq!((known.entry, known.pending_rejection), (None, None));
+        for host in [0, 1] {
+            assert_ne!(fleet.get(host).unwrap().entry.value, old.entry.value);
+        }
+    }
+}
+
+#[test]
 fn what_was_written_back_is_no_longer_marked_as_missing_in_the_store() {
     let mut fleet = fleet(1);
     fleet.network.set_down(true);

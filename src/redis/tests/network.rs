@@ -218,16 +218,31 @@ fn a_garbled_reply_is_an_error_without_its_content() {
 fn a_demoted_master_is_left_for_a_fresh_connection() {
     let server = Server::start();
     let store = server.store();
-    mint(&store, &key("crm"), 1, "one");
+    let minted = mint(&store, &key("crm"), 1, "one");
     let mut admin = server.admin();
     admin.tell("REPLICAOF 127.0.0.1 1");
-    let refused = store.invalidate(&key("crm"), None, now());
-    assert!(
-        matches!(&refused, Err(StoreError::Refused(why)) if why.contains("READONLY")),
-        "{refused:?}"
-    );
+    let refused = |what: Option<StoreError>| {
+        let said = matches!(&what, Some(StoreError::Refused(why)) if why.contains("READONLY"));
+        assert!(said, "{what:?}");
+    };
+    refused(store.invalidate(&key("crm"), None, now()).err());
+    // Nor does it vouch for what it has.
+    refused(claim(&store, &key("crm"), 2).err());
+    refused(store.restore(&key("crm"), &minted, now()).err());
     admin.tell("REPLICAOF NO ONE");
     assert!(store.invalidate(&key("crm"), None, now()).unwrap().what);
+}
+
+#[test]
+fn a_server_that_writes_nothing_for_the_time_being_vouches_for_what_it_has() {
+    let server = Server::start();
+    let store = server.store();
+    let minted = mint(&store, &key("crm"), 1, "one");
+    server.admin().tell("CONFIG SET min-replicas-to-write 1");
+    assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::Value(_))));
+    let confirmed = store.restore(&key("crm"), &minted, now());
+    assert_eq!(confirmed.map(|reply| reply.what), Ok(Committed::Accepted));
+    assert!(store.invalidate(&key("crm"), None, now()).is_err());
 }
 
 #[test]
