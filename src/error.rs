@@ -59,8 +59,9 @@ impl Error {
         let what = format!("{noun} \"{}\"", String::from_utf8_lossy(key.name()));
         match error {
             FlightError::WaitTimeout => Self::WaitTimeout(format!(
-                "{what} was not there within the wait budget: another worker is still {act} it. \
-                 Make {callable} faster or raise sharedstate.token.wait_timeout_ms"
+                "{what} was not there within the wait budget: another worker is still {act} it, \
+                 or Redis does not answer in time. Make {callable} faster, look at Redis, or raise \
+                 sharedstate.token.wait_timeout_ms"
             )),
             FlightError::MintFailed { reason, retry_in } => Self::MintFailed {
                 what: format!("{act} {what}"),

@@ -741,6 +741,10 @@ impl Flight {
     }
 
     fn adopt(&mut self, entry: Entry, now: Moment) -> Action {
+        if self.authority == Authority::Host {
+            // It is there, and nobody else has vouched for it.
+            return Action::Done(Ok(self.served(entry, Tier::Host, now)));
+        }
         self.finish_with(as_kept_here(entry, self.kind), Tier::Store, now)
     }
 

@@ -546,7 +546,7 @@ impl Engine {
         let news = self.host.authority_heard(heard, asked_at, self.host.now());
         match failure {
             Some(error) if news => log::warn!(
-                "{error}; usable entries are served, missing ones are made on this host alone"
+                "{error}; usable entries are served, missing ones wait or follow sharedstate.store_down"
             ),
             None if news => log::warn!("Redis answers again"),
             _ => {}

@@ -929,6 +929,22 @@ fn a_kept_rejection_survives_the_sending_of_another() {
     );
 }
 
+/// A token that is rejected again at once stays in force, and is the answer of a host that is alone, too.
+#[test]
+fn a_host_that_is_alone_vouches_for_nothing_that_it_had() {
+    let mut fleet = fleet(1);
+    let first = fleet.get(0).unwrap();
+    let second = fleet.get_with(0, rejecting(&fleet, &first)).unwrap();
+    let confirmed_at = |fleet: &Fleet| fleet.hosts[0].0.look(&key()).unwrap().confirmed_at;
+    fleet.network.set_down(true);
+    let third = fleet.get_with(0, rejecting(&fleet, &second)).unwrap();
+    let before = confirmed_at(&fleet);
+    fleet.later(50);
+    let again = fleet.get_with(0, rejecting(&fleet, &third)).unwrap();
+    assert_eq!((again.entry.version, again.degraded), (third.entry.version, true));
+    assert_eq!(confirmed_at(&fleet), before);
+}
+
 #[test]
 fn a_rejection_of_what_only_this_host_has_drops_it_here_before_anybody_is_asked() {
     for says_so_alone in [true, false] {

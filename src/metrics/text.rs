@@ -82,11 +82,15 @@ const PLAIN: [(Counter, &str, &str); 25] = [
     (Counter::TableFull, "table_full", "Entries for which the table had no memory"),
     (Counter::TooLarge, "values_too_large", "Values above host.value_size"),
     (Counter::Remaps, "table_remaps", "Times that the table's file was replaced under a process"),
-    (Counter::ClockJumps, "clock_jumps", "Times that the machine slept or its clock was stepped"),
+    (
+        Counter::ClockJumps,
+        "clock_jumps",
+        "Times that the machine slept, its clock was set, or Redis' clock gained on it",
+    ),
     (
         Counter::ClocksDisagreed,
         "clocks_disagreed",
-        "Entries of which the clock of Redis and those of the hosts said different ages",
+        "Entries about whose age Redis' clock and those of the hosts differed by more than 5 s",
     ),
     (Counter::WritersGivenUp, "writers_given_up", "Processes stopped in the middle of a write"),
     (Counter::FlightsGivenUp, "flights_given_up", "Processes stopped or hanging while they minted"),

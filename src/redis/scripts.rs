@@ -62,13 +62,13 @@ impl Clocks {
         let span = |ms: i64| Duration::from_millis(ms.unsigned_abs());
         match disagreement {
             Disagreement::NotYet(ms) => log::warn!(
-                "an entry in Redis seems to have been minted {:?} from now: the clock of Redis is \
-                 behind, and the entry is not used",
+                "an entry in Redis seems to have been minted {:?} in the future: the clock of Redis \
+                 or of a host is wrong, and the entry is not used",
                 span(ms)
             ),
             Disagreement::Older(ms) => log::warn!(
                 "an entry in Redis is {:?} older by the clocks of the hosts than by that of Redis: \
-                 one of them is wrong, and the entry is taken for the older",
+                 one of these clocks is wrong, and the greater age counts",
                 span(ms)
             ),
             Disagreement::Refuted(ms) => log::warn!(

@@ -88,9 +88,10 @@ impl Witness {
 
     /// The version a host knows to have been the newest then was it.
     fn judge_confirmed(&mut self, owner: Owner, key: usize, known: &Known, version: Version) {
-        let when = self.true_time(owner.host, known.confirmed_at);
+        let (when, until) = self.true_times(owner.host, known.confirmed_at);
         let row = &self.rows[key];
-        let newest = row.at(when).version;
+        // It may have been lost within a tick.
+        let newest = row.at(when).version.min(row.at(until).version);
         let excused = self.splits.iter().any(|Split { from, until }| {
             (*from..=*until).contains(&when) && version >= row.at(*from - 1).version
         });
@@ -116,10 +117,13 @@ impl Witness {
 
     /// Who failed is not asked again at once, by whomever.
     fn judge_pause(&mut self, mint: &MintSeen) {
-        let failed = self.mints.iter().rev().find(|it| it.key == mint.key && it.until.is_some());
-        let Some(MintSeen { failed: true, until: Some(until), owner, .. }) = failed else { return };
+        let last = self.mints.iter().rev().find(|it| it.key == mint.key && it.until.is_some());
+        let Some(MintSeen { failed: true, from, until: Some(until), owner, .. }) = last else {
+            return;
+        };
         let left_alone = |host: usize| self.hosts[host].disturbed_until < *until;
-        let paused = left_alone(mint.owner.host) && left_alone(owner.host) && self.lost_at < *until;
+        // Who has lost his lease, as Redis did, cannot say that he has failed.
+        let paused = left_alone(mint.owner.host) && left_alone(owner.host) && self.lost_at < *from;
         if paused && mint.from - until < FAILURE && self.settings.wrong == Wrong::Nobody {
             let after = (mint.from - until) / MS;
             self.breaks(format!("A mint began {after} ms after the last one had failed."));

@@ -204,11 +204,12 @@ impl Witness {
         (Line { at: task::now(), version, floor }, digest)
     }
 
-    /// Of a host's moment, a true time at which the timeline showed it, or the last before.
-    pub fn true_time(&self, host: usize, moment: Moment) -> Micros {
+    /// Of a host's moment, the true times between which the timeline showed it: from, until.
+    pub fn true_times(&self, host: usize, moment: Moment) -> (Micros, Micros) {
         let moments = &self.hosts[host].moments;
         let after = moments.partition_point(|(shown, _)| *shown <= moment);
-        after.checked_sub(1).map_or(0, |at| moments[at].1)
+        let until = moments.get(after).map_or_else(task::now, |(_, next)| *next);
+        (after.checked_sub(1).map_or(0, |at| moments[at].1), until)
     }
 }
 

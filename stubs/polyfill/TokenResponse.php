@@ -84,7 +84,7 @@ final class TokenResponse
 
     /**
      * @param list<string> $names
-     * @return array<string, mixed> never a field that has the token in it: a short one as a whole, any other anywhere
+     * @return array<string, mixed> without fields that contain the token; a token of less than 8 bytes counts only as a whole value
      */
     public function kept(array $names): array
     {

@@ -52,21 +52,39 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
     // Of half a year ahead, with digits of its own to the last.
     let round = system::wall().unix_micros() / 1_000_000_000 * 1_000_000_000;
     let known = Version(round + 15_768_000_000_122);
-    let [minted, floor] = [1, 2].map(|more| (known.0 + more).to_string());
     let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
     let reply = store.claim(&crm, &ahead, now()).unwrap().what;
     let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
     let mut admin = server.admin();
     let held: String = admin.ask("GET {sharedstate}:l:t:-:crm");
-    assert_eq!(held, format!("1:{minted}"));
+    assert_eq!(held, format!("1:{}", lease.version));
     store.commit(&crm, &lease, &entry(lease.version, "one"), now()).unwrap();
     let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
-    assert_eq!(version, minted);
-    store.invalidate(&crm, None, now()).unwrap();
+    assert_eq!(version, lease.version.to_string());
+    let floor = store.invalidate(&crm, None, now()).unwrap().floor;
     let stored: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
-    assert_eq!(stored, floor);
+    assert_eq!(stored, floor.to_string());
     let issued: String = admin.ask("HGET {sharedstate}:meta issued");
-    assert_eq!(issued, floor);
+    assert_eq!(issued, floor.to_string());
+    assert!(known < lease.version && lease.version < floor, "{lease:?}, {floor}");
+}
+
+/// Two servers that both take writes for a while count from the same version where their clocks are behind it.
+#[test]
+fn two_servers_whose_clocks_are_behind_do_not_count_in_step() {
+    let servers = [Server::start(), Server::start()];
+    let known = Version(system::wall().unix_micros() + 86_400_000_000);
+    let ahead = |key: &Key, server: &Server| {
+        let claim = Claim { highest_known: known, ..claim_of(secret(1)) };
+        let reply = server.store().claim(key, &claim, now()).unwrap().what;
+        let Claimed::Lease(lease) = reply else { panic!("{reply:?}") };
+        lease.version
+    };
+    let both = |n: u64| {
+        let [one, other] = [0, 1].map(|at| ahead(&key(&format!("name{n}")), &servers[at]));
+        one == other
+    };
+    assert!((0..8).filter(|n| both(*n)).count() < 3);
 }
 
 #[test]
