@@ -6,6 +6,24 @@ use super::{Moment, Uptime};
 
 /// What an answer may take on its way, and clocks may differ by until the next.
 const TOLERANCE_MS: i64 = 2_000;
+/// Who has not looked for longer has not watched: nobody led, or the way to the server was cut.
+const UNWATCHED_MS: i64 = 5_000;
+
+/// What a server told of its clock, and between which readings of this host's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub clock: i64,
+    pub sent: Uptime,
+    pub heard: Uptime,
+}
+
+impl Told {
+    /// Whether that clock has gone back since, however long the answers were under way.
+    pub fn is_set_back(&self, since: &Self) -> bool {
+        let most = self.clock.saturating_sub(self.sent.as_millis());
+        most < since.clock.saturating_sub(since.heard.as_millis())
+    }
+}
 
 /// By how many milliseconds a server's clock was ahead of the host timeline when it was first heard. A
 /// virtual machine that was paused, and whose clock is then slewed, does not know of it by either of its own
@@ -32,8 +50,8 @@ impl ServerLead {
     }
 
     /// `told` by the server some time before `now`, so what it leads by is more rather than less.
-    /// `continued`: by the one that was heard last.
-    pub fn heard(self, told: i64, now: Moment, continued: bool) -> HeardClock {
+    /// `set_back`: its clock has gone back since it was heard last ([`Told::is_set_back`]).
+    pub fn heard(self, told: i64, now: Moment, set_back: bool) -> HeardClock {
         let least = told.saturating_sub(now.as_millis());
         let Some(known) = self.0 else {
             return HeardClock { lead: Self(Some(least)), gained: None };
@@ -43,10 +61,9 @@ impl ServerLead {
             let span = Duration::from_millis(gained.unsigned_abs());
             return HeardClock { lead: self, gained: Some(span) };
         }
-        // It was set back, or this host's was set ahead. Of another server that proves nothing, and the
-        // first may be back soon. What it gains little by little is kept until it is worth a step.
-        let stepped = gained < -TOLERANCE_MS;
-        let lead = if stepped && continued { Self(Some(least)) } else { self };
+        // Another server's clock that is behind proves nothing, and the first may be back soon. What it gains
+        // little by little is kept until it is worth a step.
+        let lead = if gained < -TOLERANCE_MS && set_back { Self(Some(least)) } else { self };
         HeardClock { lead, gained: None }
     }
 }
@@ -58,8 +75,10 @@ pub struct Watched {
     /// Milliseconds that the server's clock is ahead of the monotonic clock.
     pub lead: i64,
     /// No instant that it told since, and none that it told another host, lies before a step back that was
-    /// not seen. In milliseconds of that clock.
+    /// not seen. In milliseconds of that clock. It only grows.
     pub since: i64,
+    /// The last look.
+    pub at: Uptime,
 }
 
 impl Watched {
@@ -67,25 +86,30 @@ impl Watched {
     /// instant that it has noted, perhaps by the clock of one that it took over from.
     pub fn look(known: Option<Self>, told: i64, noted: i64, uptime: Uptime) -> Self {
         let least = told.saturating_sub(uptime.as_millis());
-        let begun = told.max(noted);
-        let Some(Self { lead, since }) = known else { return Self { lead: least, since: begun } };
-        if least > lead.saturating_add(TOLERANCE_MS) {
-            // This host stood still, and has not watched; or it was set ahead.
-            return Self { lead: least, since: since.max(begun) };
+        let anew = |since: i64| Self { lead: least, since: since.max(told).max(noted), at: uptime };
+        let Some(Self { lead, since, at }) = known else { return anew(i64::MIN) };
+        if at.millis_until(uptime) > UNWATCHED_MS || least > lead.saturating_add(TOLERANCE_MS) {
+            // This host stood still, and has not watched; or that clock was set ahead.
+            return anew(since);
         }
         if least < lead.saturating_sub(TOLERANCE_MS) {
             // Set back, or another server's. What the former clock told to others may lie ahead of this one's.
             let former = uptime.as_millis().saturating_add(lead);
-            return Self { lead: least, since: since.max(former) };
+            return Self { lead: least, since: since.max(former).max(noted), at: uptime };
         }
-        Self { lead: lead.max(least), since }
+        // What it has noted of later than now a clock told that was not seen here.
+        let unseen = noted > told.saturating_add(TOLERANCE_MS);
+        let since = if unseen { since.max(noted) } else { since };
+        Self { lead: lead.max(least), since, at: uptime }
     }
 
     /// Whether the server's clock alone tells the age of what was minted at `minted`, by an answer of now:
-    /// `told` some time after `uptime`. One that is ahead of what was watched makes it older, not younger.
+    /// `told` some time after `uptime`. One that differs from what was watched may be another server's, and this
+    /// host may have slept since.
     pub fn vouches(&self, minted: i64, told: i64, uptime: Uptime) -> bool {
-        let lead = told.saturating_sub(uptime.as_millis());
-        minted > self.since && lead >= self.lead.saturating_sub(TOLERANCE_MS)
+        let off = told.saturating_sub(uptime.as_millis()).saturating_sub(self.lead);
+        let watches = self.at.millis_until(uptime) <= UNWATCHED_MS;
+        watches && minted > self.since && off.unsigned_abs() <= TOLERANCE_MS.unsigned_abs()
     }
 }
 
@@ -180,7 +204,7 @@ mod tests {
     fn a_server_that_took_over_and_is_behind_is_no_witness_before_anybody_has_looked() {
         let looks = [(1_000, 1_000); 60];
         assert!(!vouched(&looks, 30_000, -300_000));
-        assert!(vouched(&looks, 30_000, 300_000), "ahead: it makes older");
+        assert!(!vouched(&looks, 30_000, 300_000), "nor one that is ahead");
     }
 
     #[test]
@@ -213,9 +237,64 @@ mod tests {
     #[test]
     fn of_what_a_former_clock_noted_a_server_that_took_over_is_no_witness() {
         let (noted, uptime) = (NOW, Moment::from_millis(9_000));
-        let watched = Watched::look(None, NOW - 300_000, noted, uptime);
+        let mut watched = Watched::look(None, NOW - 300_000, noted, uptime);
+        for second in 1..=400 {
+            let later = Moment::from_millis(9_000 + second * 1_000);
+            watched = Watched::look(Some(watched), NOW - 300_000 + second * 1_000, noted, later);
+        }
         let later = Moment::from_millis(9_000 + 400_000);
         assert!(!watched.vouches(NOW - 10_000, NOW + 100_000, later));
         assert!(watched.vouches(NOW + 1, NOW + 100_000, later));
+    }
+
+    /// Nobody led for ten minutes. In them the server was set ahead for a while, and is right again.
+    #[test]
+    fn who_has_not_looked_for_a_while_has_not_watched() {
+        let (before, here, there) = watched(&[(1_000, 1_000); 60]);
+        let minted = there + 240_000 + 300_000;
+        let (told, uptime) = (there + 600_000, Moment::from_millis(here + 600_000));
+        assert!(!before.vouches(minted, told, uptime), "before it looks");
+        let after = Watched::look(Some(before), told, minted, uptime);
+        assert!(!after.vouches(minted, told, uptime), "after it has looked");
+    }
+
+    #[test]
+    fn what_the_log_notes_of_later_than_now_a_clock_told_that_was_not_seen() {
+        let (before, here, there) = watched(&[(1_000, 1_000); 60]);
+        let noted = there + 300_000;
+        let uptime = |later: i64| Moment::from_millis(here + later);
+        let after = Watched::look(Some(before), there + 1_000, noted, uptime(1_000));
+        let later = Watched::look(Some(after), there + 5_000, noted, uptime(5_000));
+        assert!(!later.vouches(noted - 100, there + 5_000, uptime(5_000)));
+    }
+
+    #[test]
+    fn a_host_that_slept_believes_no_server_before_it_has_looked() {
+        // Meanwhile another server took over that is behind, and this host's monotonic clock stood still.
+        assert!(!vouched(&[(1_000, 1_000); 60], 1_500_000, 3_600_000 - 300_000));
+    }
+
+    #[test]
+    fn a_step_back_is_one_however_long_the_answers_took() {
+        let told = |clock, sent, heard| Told {
+            clock,
+            sent: Moment::from_millis(sent),
+            heard: Moment::from_millis(heard),
+        };
+        let first = told(1_000_000, 5_000, 5_001);
+        assert!(!told(1_001_000, 6_000, 9_000).is_set_back(&first), "a slow answer");
+        assert!(!told(1_000_900, 5_500, 6_500).is_set_back(&first));
+        assert!(told(990_000, 6_000, 9_000).is_set_back(&first));
+    }
+
+    /// The second look on each connection tells that the clock has gone on.
+    #[test]
+    fn servers_that_take_turns_bring_nothing_nearer_twice_however_often_each_is_looked_at() {
+        let mut looks = vec![(1_000, 1_000, false)];
+        for _ in 0..20 {
+            looks.extend([(1_000, 301_000, false), (1_000, 1_000, false)]);
+            looks.extend([(1_000, -299_000, false), (1_000, 1_000, false)]);
+        }
+        assert_eq!(looked(&looks).1, 300_000);
     }
 }

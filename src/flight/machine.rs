@@ -67,11 +67,11 @@ pub enum Action {
         until: Moment,
         followed: bool,
     },
-    /// Nobody may mint before `until`, and nobody of this host asks again before `busy_until`.
+    /// Nobody may mint before `until`, and nobody of this host asks again before `paused_until`.
     HearBackoff {
         until: Moment,
         reason: String,
-        busy_until: Moment,
+        paused_until: Moment,
     },
     /// May this process be the one that re-validates until then?
     MayRevalidate {
@@ -385,7 +385,7 @@ impl Flight {
             return None;
         }
         let Backoff { until, reason, .. } = known.backoff.as_ref()?;
-        let told = now < known.busy_until && now < *until;
+        let told = now < known.paused_until && now < *until;
         told.then(|| FlightError::MintFailed {
             reason: reason.clone(),
             retry_in: now.until(*until),
@@ -547,8 +547,8 @@ impl Flight {
                 }
                 self.phase = Phase::Finishing(Err(error));
                 let until = now.plus(wait);
-                let busy_until = until.min(now.plus(PAUSE_BELIEVED));
-                Action::HearBackoff { until, reason, busy_until }
+                let paused_until = until.min(now.plus(PAUSE_BELIEVED));
+                Action::HearBackoff { until, reason, paused_until }
             }
         }
     }

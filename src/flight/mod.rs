@@ -263,17 +263,19 @@ impl Engine {
     fn drop_stored(&self, key: &Key, rejected: Option<Digest>) -> Result<bool, StoreError> {
         let now = self.host.now();
         let Some(fleet) = &self.fleet else {
-            return self.host.invalidate(key, rejected, now).map(|reply| reply.what);
+            return self.host.invalidate(key, rejected, Version::NONE, now).map(|reply| reply.what);
         };
         let here = self.drop_unsynced(key, rejected, now);
-        match self.ask_fleet(|| fleet.invalidate(key, rejected, now)) {
+        // Below what this host has seen a floor would leave it in use.
+        let highest = self.host.look(key).map_or(Version::NONE, |known| known.highest);
+        match self.ask_fleet(|| fleet.invalidate(key, rejected, highest, now)) {
             Ok(reply) => {
                 self.host.raise_floor(key, reply.floor);
                 Ok(reply.what || here)
             }
             Err(_) if here => Ok(true),
             Err(_) if rejected.is_some() => {
-                let dropped = self.host.invalidate(key, rejected, now)?.what;
+                let dropped = self.host.invalidate(key, rejected, Version::NONE, now)?.what;
                 if dropped {
                     self.host.set_pending_rejection(key, rejected);
                 }
@@ -281,7 +283,7 @@ impl Engine {
             }
             Err(error) => {
                 // Without a digest nothing can be sent later: say so, the other hosts go on.
-                self.host.invalidate(key, None, now)?;
+                self.host.invalidate(key, None, Version::NONE, now)?;
                 Err(error)
             }
         }
@@ -294,7 +296,7 @@ impl Engine {
         let ours =
             |digest: &Digest| entry().is_some_and(|it| it.unsynced && it.digest() == *digest);
         let Some(digest) = rejected.filter(ours) else { return false };
-        self.host.invalidate(key, Some(digest), now).is_ok_and(|reply| reply.what)
+        self.host.invalidate(key, Some(digest), Version::NONE, now).is_ok_and(|reply| reply.what)
     }
 
     /// Drop every token that this host has or `elsewhere` names, or those of one `name` among them. How many
@@ -431,8 +433,8 @@ impl Engine {
                 }
                 Event::Carried
             }
-            Action::HearBackoff { until, reason, busy_until } => {
-                host.hear_backoff(key, until, &reason, busy_until);
+            Action::HearBackoff { until, reason, paused_until } => {
+                host.hear_backoff(key, until, &reason, paused_until);
                 Event::Carried
             }
             Action::MayRevalidate { until } => {

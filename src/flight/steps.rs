@@ -7,7 +7,7 @@ use super::machine::{Action, Authority, Event, Flight};
 use super::{FlightError, MintReason, Plan};
 use crate::clock::Moment;
 use crate::entry::{Entry, Kind, Timing, Version};
-use crate::store::{Boarding, Claimed, Known, Lease, Reply, Right, Secret, StoreError};
+use crate::store::{Backoff, Boarding, Claimed, Known, Lease, Reply, Right, Secret, StoreError};
 
 const NOW: Moment = Moment::from_millis(100_000);
 const MINTED: Version = Version(7);
@@ -34,6 +34,7 @@ fn due(unconfirmed: Duration) -> Known {
         bell: 0,
         busy_until: Moment::default(),
         backoff: None,
+        paused_until: Moment::default(),
         newest: MINTED,
         highest: MINTED,
         floor: Version::NONE,
@@ -184,7 +185,7 @@ fn reason(known: Known) -> MintReason {
         flight.step(event, NOW);
     }
     flight.step(Event::Looked(Some(known)), NOW);
-    let lease = Lease { secret: Secret::random(), version: Version(99) };
+    let lease = Lease { secret: Secret::random(), version: Version(99), given_at: 0 };
     let action = flight.step(claimed(Version(3), Claimed::Lease(lease)), NOW);
     let Action::Mint(_, _, reason) = action else { panic!("{action:?}") };
     reason
@@ -267,6 +268,18 @@ fn nobody_waits_past_the_budget_for_a_store_that_is_silent() {
     flight.step(Event::Woke, end);
     let action = flight.step(failed(StoreError::NotAsked("a moment".into())), end);
     assert!(matches!(action, Action::Done(Err(FlightError::WaitTimeout))), "{action:?}");
+}
+
+/// The host's own pause may be of when Redis was down.
+#[test]
+fn a_host_that_failed_alone_waits_for_another_hosts_mint_all_the_same() {
+    let mut flight = told_busy();
+    let (until, reason) = (NOW.plus_millis(60_000), "HTTP 503".into());
+    let backoff = Some(Backoff { until, failures: 3, reason });
+    let busy_until = NOW.plus_millis(4_001);
+    let known = Known { busy_until, heartbeat: NOW, backoff, ..nothing() };
+    let action = flight.step(Event::Looked(Some(known)), NOW);
+    assert!(matches!(action, Action::Wait { .. }), "{action:?}");
 }
 
 /// What is waited for while another host mints: the heartbeat and the bell are as given.

@@ -73,9 +73,10 @@ impl Store for Witness {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.inner.invalidate(key, rejected, now)
+        self.inner.invalidate(key, rejected, highest_known, now)
     }
 
     fn restore(
@@ -659,6 +660,24 @@ fn while_nobody_may_mint_a_host_asks_once_a_second_and_not_each_request() {
     }
     fleet.later(5_100);
     fleet.get(1).unwrap();
+}
+
+#[test]
+fn a_host_whose_own_pause_is_not_over_waits_for_another_hosts_mint() {
+    let mut fleet = fleet(2);
+    fleet.network.set_down(true);
+    let mut failing = fleet.process(0);
+    fleet.run(&mut failing);
+    let least = Duration::from_secs(60);
+    failing.state = State::At(Event::Outcome(Outcome::Failed { reason: "HTTP 503".into(), least }));
+    fleet.run(&mut failing);
+    fleet.network.set_down(false);
+    fleet.later(7_500);
+    let mut minting = fleet.process(1);
+    fleet.run(&mut minting);
+    let mut waiting = fleet.process(0);
+    (0..20).for_each(|_| fleet.step(&mut waiting));
+    assert!(matches!(waiting.state, State::Asleep(_)), "{:?}", waiting.state);
 }
 
 #[test]

@@ -185,7 +185,7 @@ pub fn decode(key: &Key, words: &[u64], seal: Option<&Seal>) -> Option<Record> {
         Some(Entry { version, timing, unsynced, value, detail })
     });
     let lease = Secret::from_bits(words[9]).map(|secret| Held {
-        lease: Lease { secret, version: Version(words[10]) },
+        lease: Lease { secret, version: Version(words[10]), given_at: 0 },
         until: moment(11),
     });
     Some(Record {
@@ -236,7 +236,11 @@ mod tests {
                 detail: b"{}".to_vec().into(),
             }),
             lease: Some(Held {
-                lease: Lease { secret: Secret::from_bits(7).unwrap(), version: Version(9) },
+                lease: Lease {
+                    secret: Secret::from_bits(7).unwrap(),
+                    version: Version(9),
+                    given_at: 0,
+                },
                 until: at(40),
             }),
             failures: 2,

@@ -164,7 +164,7 @@ fn change_it(table: &HostTable) {
             let _ = table.abandon(&key, &lease, Some(&failure), now);
             let minted = Entry { version: lease.version, ..entry(&key, 0, now) };
             let _ = table.commit(&key, &lease, &minted, now);
-            let _ = table.invalidate(&key, Some(minted.digest()), now);
+            let _ = table.invalidate(&key, Some(minted.digest()), Version::NONE, now);
         }
         table.confirm(&key, version(0), now);
         table.leave(&key, &right);
@@ -379,6 +379,6 @@ fn apply_rules(mut record: Record, kind: Kind) {
         record.restore(&at, &minted);
         record.adopt(&minted);
     }
-    record.invalidate(&mut at, rejected, Version::next);
-    record.invalidate(&mut at, None, Version::next);
+    record.invalidate(&mut at, rejected, Version::NONE, Version::next);
+    record.invalidate(&mut at, None, Version::NONE, Version::next);
 }

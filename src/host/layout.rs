@@ -15,8 +15,8 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
-use crate::clock::Timeline;
 use crate::clock::server::Watched;
+use crate::clock::{Moment, Timeline};
 use crate::entry::Version;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
@@ -64,10 +64,11 @@ pub struct Header {
     pub answered_at: AtomicU64,
     /// [`crate::clock::server::ServerLead`]; zero before it was heard. Leaders.
     pub server_lead: AtomicI64,
-    /// [`crate::clock::server::Watched`]: since when, which is written first, and the lead; zero before it was
-    /// looked at. Leaders.
+    /// [`crate::clock::server::Watched`]: since when (written first, fetch-max), the lead and the last look; zero
+    /// before the first. Leaders; of two that write at once nothing is left that is believed too much.
     pub watched_since: AtomicI64,
     pub watched_lead: AtomicI64,
+    pub watched_at: AtomicI64,
     /// The right to follow the change log: [`RightWord`], its generation is the term.
     pub leader: AtomicU64,
     /// Everything in the table that is vouched for was the newest at this moment; by fetch-max, see
@@ -83,7 +84,7 @@ pub struct Header {
     pub anchor: [AtomicU64; 3],
     /// The right to ask the authority, for a few processes at a time: [`RightWord`].
     pub askers: [AtomicU64; ASKERS],
-    _reserved: [AtomicU64; 27 - ASKERS],
+    _reserved: [AtomicU64; 26 - ASKERS],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
@@ -95,9 +96,10 @@ pub struct Header {
 impl Header {
     pub fn watched(&self) -> Option<Watched> {
         // In the other order than they are written.
+        let at = Moment::from_millis(self.watched_at.load(Acquire));
         let lead = self.watched_lead.load(Acquire);
         let since = self.watched_since.load(Acquire);
-        (lead != 0).then_some(Watched { lead, since })
+        (lead != 0).then_some(Watched { lead, since, at })
     }
 }
 
@@ -137,7 +139,10 @@ pub struct Slot {
     pub flight_by: AtomicU64,
     /// Another host mints the key until this moment; zero where that is not known. Anybody moves it.
     pub busy_until: Mark,
-    _reserved: [AtomicU64; 2],
+    /// The record's back-off is the authority's, and is believed until this moment; zero where it is not. Anybody
+    /// moves it.
+    pub paused_until: Mark,
+    _reserved: [AtomicU64; 1],
 }
 
 /// Where a key is looked up, and the right to write the slots found there.

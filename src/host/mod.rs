@@ -229,9 +229,11 @@ impl HostTable {
 
 /// Who waits for another host's mint, or is just about to, looks again.
 fn wake(slot: &Slot) {
-    let busy = slot.busy_until.seen();
-    if busy.value() != 0 {
-        slot.busy_until.set(busy, 0);
+    for until in [&slot.busy_until, &slot.paused_until] {
+        let seen = until.seen();
+        if seen.value() != 0 {
+            until.set(seen, 0);
+        }
     }
     if slot.flight_since.load(Acquire) != 0 {
         ring(slot);
@@ -327,10 +329,11 @@ impl Store for HostTable {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
         self.edit(key, now, |record, at| {
-            record.invalidate(at, rejected, |above| self.table().issue(above))
+            record.invalidate(at, rejected, highest_known, |above| self.table().issue(above))
         })
     }
 
@@ -370,6 +373,7 @@ impl Host for HostTable {
                 heartbeat: Moment::from_millis(table.header().heartbeat.load(Acquire) as i64),
                 bell,
                 busy_until: Moment::from_millis(words.busy_until.value() as i64),
+                paused_until: Moment::from_millis(words.paused_until.value() as i64),
                 backoff,
                 pending_rejection: record.pending_rejection,
                 ask_at: Moment::from_millis(words.next_check.value() as i64),
@@ -480,8 +484,11 @@ impl Host for HostTable {
         let stored = table.edit(key, false, |record, floor| {
             let slot = table.find(key).filter(|slot| table.tagged(*slot) == asked.reservation.0);
             let newest = slot.map(|slot| table.map.slot(slot).newest.seen().version(latest));
+            // A writer that was killed may have left an entry without its mark.
+            let held = record.entry.as_ref().map_or(Version::NONE, |held| held.version);
+            let least = held.believed(latest).max(*floor);
             let current = newest.is_some_and(|newest| entry.version >= newest)
-                && (*floor..=latest).contains(&entry.version);
+                && (least..=latest).contains(&entry.version);
             if current {
                 record.adopt(entry);
             }
@@ -580,14 +587,16 @@ impl Host for HostTable {
     }
 
     fn set_busy(&self, key: &Key, until: Moment) {
-        self.table().mark(key, |slot| &slot.busy_until, |_| Some(mark(until)));
+        let table = self.table();
+        table.mark(key, |slot| &slot.paused_until, |_| Some(0));
+        table.mark(key, |slot| &slot.busy_until, |_| Some(mark(until)));
     }
 
-    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment) {
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, paused_until: Moment) {
         // Where the record cannot be written now, the next lookup asks and hears it again.
-        let heard = self.table().edit(key, false, |record, _| record.hear_backoff(until, reason));
-        if heard.is_ok() {
-            self.set_busy(key, busy_until);
+        let table = self.table();
+        if table.edit(key, false, |record, _| record.hear_backoff(until, reason)).is_ok() {
+            table.mark(key, |slot| &slot.paused_until, |_| Some(mark(paused_until)));
         }
     }
 
@@ -639,15 +648,16 @@ impl Host for HostTable {
         (!doubt.is_settled()).then_some(doubt.0)
     }
 
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool) {
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool) {
         let table = self.table();
         let header = table.header();
         let watched = Watched::look(header.watched(), told, noted, heard_at);
         // A reader in between has the former lead, and so takes a server that is behind for no witness.
-        header.watched_since.store(watched.since, Release);
+        header.watched_since.fetch_max(watched.since, AcqRel);
         header.watched_lead.store(watched.lead, Release);
+        header.watched_at.store(watched.at.as_millis(), Release);
         let (word, now) = (&header.server_lead, table.now());
-        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, continued);
+        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, set_back);
         word.store(heard.lead.word(), Relaxed);
         self.stood_still_for(heard.gained);
     }

@@ -673,7 +673,13 @@ impl<'a> Tenure<'a> {
         let words = self.table.map.slot(slot);
         let tag = self.table.tag(slot);
         let (state, tagged) = (State(words.state.load(Acquire)), tag.load(Acquire));
-        let marks = [&words.floor, &words.newest, &words.next_check, &words.busy_until];
+        let marks = [
+            &words.floor,
+            &words.newest,
+            &words.next_check,
+            &words.busy_until,
+            &words.paused_until,
+        ];
         let marked = marks.map(Mark::seen);
         let notes = [&words.confirmed, &words.flight_secret];
         let noted = notes.map(|note| note.load(Acquire));

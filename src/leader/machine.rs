@@ -335,6 +335,9 @@ impl Machine {
             return Action::Look(self.anchor);
         };
         if !self.named.is_empty() {
+            if self.turn.began.until(now) >= ENOUGH {
+                return Action::Done(true);
+            }
             let many = self.named.len().min(self.bodies.many);
             return self.fetch(|machine| machine.named.drain(..many).collect(), Question::Named);
         }

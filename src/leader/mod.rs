@@ -112,7 +112,7 @@ impl Leader {
                     // A line is never older than the one before, whatever the clock.
                     let noted = i64::try_from(looked.last.line.0).unwrap_or(i64::MAX);
                     let (told, at) = (looked.clock, looked.heard_at);
-                    self.host.hear_clock(told, noted, at, looked.continued);
+                    self.host.hear_clock(told, noted, at, looked.set_back);
                     Ok(looked)
                 })),
                 Action::Doubt => {

@@ -42,6 +42,8 @@ struct State {
     flaky: Option<usize>,
     /// How long an answer about the log takes.
     slow: Duration,
+    /// So long it takes to fetch values.
+    slow_values: Duration,
     /// What happens while the next values are on their way; they never come if it says so.
     meanwhile: Option<Box<dyn FnOnce() -> bool + Send>>,
 }
@@ -112,7 +114,7 @@ impl ChangeLog for FakeLog {
         });
         let clock = self.clock.now().as_millis() + 500_000 + state.clock;
         let heard_at = Moment::from_millis(self.clock.now().as_millis());
-        Ok(Looked { stands, last, clock, heard_at, continued })
+        Ok(Looked { stands, last, clock, heard_at, set_back: false })
     }
 
     fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {
@@ -157,6 +159,8 @@ impl ChangeLog for FakeLog {
     fn fetch(&self, keys: &[Key], _: Moment) -> Result<Vec<Reply<Fetched>>, StoreError> {
         self.answers(keys.len())?;
         self.fetched.fetch_add(keys.len(), SeqCst);
+        let slow = self.state.lock().slow_values;
+        self.clock.advance(slow);
         let meanwhile = self.state.lock().meanwhile.take();
         if meanwhile.is_some_and(|happens| happens()) {
             return Err(StoreError::Lapsed("no answer in time".into()));
@@ -539,4 +543,18 @@ fn with_much_to_give_back_to_a_slow_store_each_turn_is_short() {
     assert!(beats > 3, "the heart beats meanwhile");
     scene.turns(1);
     assert_eq!(scene.vouched(KEYS), KEYS as usize);
+}
+
+#[test]
+fn with_much_to_fetch_from_a_slow_store_each_turn_is_short() {
+    const KEYS: u64 = 2_000;
+    let mut scene = Scene::with_keys(KEYS);
+    scene.turns(60);
+    (0..KEYS).for_each(|n| scene.log.commit(&key(n), scene.entry(8)));
+    let slow = Duration::from_millis(200);
+    scene.log.state.lock().slow_values = slow;
+    let before = scene.clock.now();
+    scene.turn();
+    let took = before.until(scene.clock.now());
+    assert!(took <= ENOUGH + slow * 2, "{took:?}");
 }

@@ -8,9 +8,10 @@
 //!
 //! One host whose clock is wrong would take all that others mint for too old. But of what was minted while it
 //! watched the server's clock it knows which pair is wrong: not the server's ([`crate::clock::server::Watched`]).
+//! For that the server must have seen the minting itself, at the time that the version says.
 
 use crate::clock::{Moment, WallTime};
-use crate::entry::Timing;
+use crate::entry::{Timing, Version};
 
 /// A row's instants, in milliseconds of the server's clock, and when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,13 @@ pub enum Disagreement {
 }
 
 impl Instants {
+    /// Whether it was minted when its lease was given, which is what its version says where it is the server's own.
+    /// Who gave the entry back later may have stood still, and told the server so much too little of its age.
+    pub fn agree_with(&self, version: Version) -> bool {
+        let given = i64::try_from(version.0 / 1000).unwrap_or(i64::MAX);
+        self.minted.saturating_sub(given).unsigned_abs() <= IN_STEP_MS.unsigned_abs()
+    }
+
     /// On this host's timeline, by the moment and wall time from before the question was sent: its way
     /// brings deadlines nearer. `vouched`: the host knows that the server's clock is right about it.
     pub fn dated(&self, now: Moment, wall: WallTime, vouched: bool) -> Dated {

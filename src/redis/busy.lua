@@ -7,10 +7,11 @@ do
         local secret = held:match('^%x+')
         if secret ~= ARGV[3] and secret ~= ARGV[4] then
             local row, left = call('HMGET', KEYS[1], 'floor', 'ver'), call('PTTL', KEYS[2])
+            local floor = row[1] or '0'
             local older = not row[2] or tonumber(row[2]) <= tonumber(ARGV[5])
-            -- A longer one than the caller's has to be looked at.
-            if older and left > 0 and left <= tonumber(ARGV[8]) then
-                return { '', row[1] or '0', 'busy', tostring(left) }
+            -- A longer one than the caller's has to be looked at, and so has a floor that is none.
+            if older and left > 0 and left <= tonumber(ARGV[8]) and floor:find('^%d+$') then
+                return { '', floor, 'busy', tostring(left) }
             end
         end
     end

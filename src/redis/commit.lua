@@ -1,4 +1,4 @@
--- ARGV: see `publish`. Replies: now, floor, then accepted … | superseded … | fenced.
+-- ARGV: see `publish`; 13 when the lease was given, by the clock of the server that gave it. Replies: now, floor, then accepted … | superseded … | fenced.
 
 local row = load_row()
 local version = tonumber(ARGV[4])
@@ -20,6 +20,6 @@ if ours then
     redis.call('DEL', KEYS[2])
 end
 redis.call('HDEL', KEYS[1], 'fails', 'retry_at', 'retry_for', 'reason')
--- A server that was frozen finds this in its buffer when it goes on, and what remained then no longer
--- does. The version is the time of the claim or later, and the mint began right after it.
-return publish(row, version, math.max(now + ARGV[6] - math.floor(version / 1000), 0))
+-- A server that was frozen finds this in its buffer when it goes on, and what remained then no longer does. The
+-- mint began right after the lease was given.
+return publish(row, version, math.max(now + ARGV[6] - ARGV[13], 0))

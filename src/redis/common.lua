@@ -21,12 +21,12 @@ local latest = math.min(math.max(micros, tonumber(ARGV[2])) + YEAR, LAST)
 -- is asked to write, even where nothing is to be written. One that writes nothing for another reason is ours.
 local refusal = redis.pcall('HDEL', KEYS[3], '-')
 if type(refusal) == 'table' and refusal.err and refusal.err:find('READONLY', 1, true) then
-    return refusal
+    return { err = 'READONLY this server was demoted' }
 end
 
 local function believed(version)
     version = tonumber(version) or 0
-    return version <= latest and version or 0
+    return version >= 0 and version <= latest and version % 1 == 0 and version or 0
 end
 
 -- Lua's own conversion keeps 14 digits, and a version has 16.

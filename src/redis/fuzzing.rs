@@ -46,7 +46,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn reading(&self) -> Reading<'a> {
-        let watched = Watched { lead: WALL.unix_millis() - UPTIME.as_millis(), since: 0 };
+        let watched =
+            Watched { lead: WALL.unix_millis() - UPTIME.as_millis(), since: 0, at: UPTIME };
         Reading {
             key: self.key,
             now: NOW,
@@ -308,7 +309,12 @@ fn check_followed(answer: Value) -> bool {
 }
 
 fn check_looked(answers: &[Value]) -> bool {
-    let line = |anchor: Option<&Anchor>| log::looked(answers.to_vec(), anchor, true);
+    let line = |anchor: Option<&Anchor>| {
+        let (clock, lines) = answers.split_first()?;
+        let told = log::told(clock.clone(), UPTIME).ok()?;
+        let (lines, before) = (lines.to_vec(), Some(told));
+        log::looked(log::Answers { lines, told, before }, anchor)
+    };
     let first = line(None);
     assert!(first.is_none_or(|looked| !looked.stands), "nobody stands anywhere yet");
     let Some(Looked { last, .. }) = first else { return false };

@@ -1,4 +1,4 @@
--- ARGV: 3 rejected digest, or '' for whatever there is. Replies: now, floor, then 1 when something was
+-- ARGV: 3 rejected digest, or '' for whatever there is, 4 highest known of any key. Replies: now, floor, then 1 when something was
 -- dropped.
 
 local row = load_row()
@@ -7,7 +7,8 @@ if ARGV[3] ~= '' then
     dropped = reject(row, ARGV[3]) == 0
 else
     dropped = row.ver > 0 or live_lease() ~= nil
-    -- A version that no mint ever gets: above the live lease's, and that of one that ran out.
-    drop(row, next_version(row, 0))
+    -- A version that no mint ever gets: above the live lease's, that of one that ran out, and what the caller
+    -- has, which this server may have lost or never have heard of.
+    drop(row, next_version(row, ARGV[4]))
 end
 return reply(row, dropped and '1' or '0')

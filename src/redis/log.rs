@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::{
     ConnectionLike as _, FromRedisValue as _, RedisResult, Script, ScriptInvocation, Value,
+    from_redis_value,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,6 +19,7 @@ use super::connection::{Connection, Connector};
 use super::pool::misled;
 use super::scripts::{self, Clocks, Fields, Reading};
 use super::{RedisConfig, RedisStore};
+use crate::clock::server::Told;
 use crate::clock::{Clock, Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
@@ -47,8 +49,8 @@ struct Kept {
     connection: Connection,
     /// When it was last certain that it leads to the right server.
     right_at: Uptime,
-    /// Whether the log was looked at on it.
-    looked_at: bool,
+    /// What its server told of its clock when the log was last looked at on it.
+    looked_at: Option<Told>,
     /// When its name was last resolved.
     named_at: Uptime,
 }
@@ -99,7 +101,7 @@ impl RedisLog {
     fn with<T>(
         &self,
         patience: Duration,
-        ask: impl FnOnce(&mut Connection, &mut bool) -> RedisResult<T>,
+        ask: impl FnOnce(&mut Connection, &mut Option<Told>) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
         let _held = SignalsHeld::hold();
         let config = self.connector.config();
@@ -110,7 +112,7 @@ impl RedisLog {
             Some(kept) => (kept, true),
             None => {
                 let connection = self.connector.open(by)?;
-                (Kept { connection, right_at: now, looked_at: false, named_at: now }, false)
+                (Kept { connection, right_at: now, looked_at: None, named_at: now }, false)
             }
         };
         let connection = &mut kept.connection;
@@ -152,13 +154,13 @@ impl RedisLog {
         call
     }
 
-    /// The answers to a look, and whether the connection was looked at before. `None`: it was, and leads to a
-    /// server by now that takes no writes.
+    /// The answers to a look, and what the server told of its clock at the one before on this connection. `None`:
+    /// there was one, and the connection leads to a server by now that takes no writes.
     ///
     /// A server that was demoted goes on answering what is read, of a log that may end there. Behind one
     /// address (a name, a virtual one) nobody says so but the server, to who writes: so the first of these
     /// questions is a write that changes nothing.
-    fn try_look(&self, anchor: Option<&Anchor>) -> Result<Option<(Vec<Value>, bool)>, StoreError> {
+    fn try_look(&self, anchor: Option<&Anchor>) -> Result<Option<Answers>, StoreError> {
         let mut questions = redis::pipe();
         questions.cmd("DEL").arg(&self.nothing).cmd("TIME");
         questions.cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
@@ -168,17 +170,19 @@ impl RedisLog {
         }
         let (packed, asked) = (questions.get_packed_pipeline(), questions.len());
         self.with(Duration::ZERO, |connection, looked_at| {
-            let continued = *looked_at;
+            let (before, sent) = (*looked_at, system::monotonic());
             let mut answers = connection.req_packed_commands(&packed, 0, asked)?.into_iter();
             match answers.next().map(Value::extract_error) {
-                Some(Err(error)) if misled(&error) && continued => return Ok(None),
+                Some(Err(error)) if misled(&error) && before.is_some() => return Ok(None),
                 Some(Err(error)) if misled(&error) => return Err(error),
                 // Refused for another reason (too few replicas, a full disk): masters do that, too.
                 _ => {}
             }
-            let answers = answers.map(Value::extract_error).collect::<RedisResult<Vec<_>>>()?;
-            *looked_at = true;
-            Ok(Some((answers, continued)))
+            let clock = answers.next().unwrap_or(Value::Nil).extract_error()?;
+            let told = told(clock, sent)?;
+            *looked_at = Some(told);
+            let lines = answers.map(Value::extract_error).collect::<RedisResult<_>>()?;
+            Ok(Some(Answers { lines, told, before }))
         })
     }
 
@@ -199,7 +203,9 @@ impl RedisLog {
                 end = format!("({oldest}");
             }
             let full = found.len() == page;
-            keys.extend(found.into_iter().filter_map(|(_, line)| line.get("key").cloned()));
+            keys.extend(
+                found.into_iter().filter_map(|(_, line)| Some(text(&line, "key")?.to_owned())),
+            );
             if !full {
                 break;
             }
@@ -230,7 +236,7 @@ impl ChangeLog for RedisLog {
                 self.try_look(anchor)?.ok_or_else(super::not_ours)?
             }
         };
-        looked(answers.0, anchor, answers.1).ok_or_else(super::not_ours)
+        looked(answers, anchor).ok_or_else(super::not_ours)
     }
 
     fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {
@@ -238,7 +244,7 @@ impl ChangeLog for RedisLog {
         ask.arg("COUNT").arg(MOST).arg("BLOCK").arg(patience.as_millis().max(1) as u64);
         ask.arg("STREAMS").arg(&self.stream).arg(shown(anchor.line));
         let answer = self.with(patience, |connection, looked_at| {
-            if *looked_at { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
+            if looked_at.is_some() { ask.query::<Value>(connection).map(Some) } else { Ok(None) }
         })?;
         let Some(answer) = answer else { return Ok(Followed::Unknown) };
         let latest = Version::latest(system::wall());
@@ -286,7 +292,8 @@ pub struct Named {
     pub cut_at: Option<u64>,
 }
 
-pub(super) type Line = (String, HashMap<String, String>);
+/// Its place, and fields that need be no text: a later release's, or a stranger's.
+pub(super) type Line = (String, HashMap<Vec<u8>, Vec<u8>>);
 pub(super) type Lines = Vec<Line>;
 
 /// A line's place as Redis has it.
@@ -299,31 +306,42 @@ fn anchor_at((id, said): &Line) -> Option<Anchor> {
     let said: BTreeMap<_, _> = said.iter().collect();
     let text: Vec<u8> = said
         .into_iter()
-        .flat_map(|(name, value)| [name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat())
+        .flat_map(|(name, value)| [name, &b"\0"[..], value, b"\0"].concat())
         .collect();
     Some(Anchor { line: (ms.parse().ok()?, number.parse().ok()?), digest: xxh3_64(&text) })
 }
 
-/// What the answers say: the server's clock, where the log ends and, asked for an anchor, the line there.
-pub(super) fn looked(
-    answers: Vec<Value>,
-    anchor: Option<&Anchor>,
-    continued: bool,
-) -> Option<Looked> {
-    let mut answers = answers.into_iter();
-    let (seconds, micros) = <(i64, i64)>::from_redis_value(answers.next()?).ok()?;
-    let mut line = || Some(Lines::from_redis_value(answers.next()?).ok()?.into_iter().next());
+/// What `TIME` answered, to who asked at `sent`.
+pub(super) fn told(answer: Value, sent: Uptime) -> RedisResult<Told> {
+    let (seconds, micros): (i64, i64) = from_redis_value(answer)?;
+    let clock = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    Ok(Told { clock, sent, heard: system::monotonic() })
+}
+
+/// What a server answers to a look.
+pub(super) struct Answers {
+    pub lines: Vec<Value>,
+    pub told: Told,
+    /// What it told at the look before, on the same connection.
+    pub before: Option<Told>,
+}
+
+/// What the answers say: where the log ends and, asked for an anchor, the line there.
+pub(super) fn looked(answers: Answers, anchor: Option<&Anchor>) -> Option<Looked> {
+    let Answers { lines, told, before } = answers;
+    let mut lines = lines.into_iter();
+    let mut line = || Some(Lines::from_redis_value(lines.next()?).ok()?.into_iter().next());
     // No line at all: the log is where it begins.
     let at = |line: Option<Line>| line.map_or(Some(Anchor::default()), |line| anchor_at(&line));
     let last = at(line()?)?;
     let stands = match anchor {
         None => false,
         // Of a log that was empty only this connection knows that nothing was cut off since.
-        Some(anchor) if *anchor == Anchor::default() => continued || last == *anchor,
+        Some(anchor) if *anchor == Anchor::default() => before.is_some() || last == *anchor,
         Some(anchor) => at(line()?)? == *anchor,
     };
-    let clock = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-    Some(Looked { stands, last, clock, heard_at: system::monotonic(), continued })
+    let set_back = before.is_some_and(|before| told.is_set_back(&before));
+    Some(Looked { stands, last, clock: told.clock, heard_at: told.heard, set_back })
 }
 
 /// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later
@@ -339,10 +357,14 @@ pub(super) fn lines(answer: Value, after: &Anchor, latest: Version) -> Option<Fo
     Some(Followed::Lines { changes, anchor })
 }
 
-fn change(line: &HashMap<String, String>, latest: Version) -> Option<Change> {
-    let key = Key::from_text(line.get("key")?)?;
+fn text<'a>(line: &'a HashMap<Vec<u8>, Vec<u8>>, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(line.get(name.as_bytes())?).ok()
+}
+
+fn change(line: &HashMap<Vec<u8>, Vec<u8>>, latest: Version) -> Option<Change> {
+    let key = Key::from_text(text(line, "key")?)?;
     let number = |name| {
-        let number = line.get(name)?.parse().map(Version).ok()?;
+        let number = text(line, name)?.parse().map(Version).ok()?;
         (number <= latest).then_some(number)
     };
     let news = number("version").zip(number("floor"));

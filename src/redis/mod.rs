@@ -251,6 +251,7 @@ impl Store for RedisStore {
         let mut call = self.call(&scripts::COMMIT, key);
         call.arg(hex(lease.secret)).arg(entry.version.0).arg(entry.digest().to_string());
         self.push_entry(&mut call, key, entry, now);
+        call.arg(lease.given_at);
         let Reply { floor, what } = self.run_commit(&call, key, now)?;
         Ok(Reply { floor, what: what.decided(entry).map_err(|id| self.locked_out(id))? })
     }
@@ -283,10 +284,12 @@ impl Store for RedisStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         _now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
         let mut call = self.call(&scripts::INVALIDATE, key);
-        call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default());
+        call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default())
+            .arg(highest_known.0);
         scripts::invalidate_reply(&self.run(&call)?, system::wall()).ok_or_else(not_ours)
     }
 

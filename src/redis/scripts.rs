@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn timing(&mut self, reading: Reading<'_>) -> Option<Timing> {
+    fn timing(&mut self, version: Version, reading: Reading<'_>) -> Option<Timing> {
         let instants = Instants {
             minted: self.number()?,
             refresh: self.number()?,
@@ -172,8 +172,8 @@ impl<'a> Reader<'a> {
             },
             now: self.now?,
         };
-        let vouched = reading
-            .watched
+        let watched = reading.watched.filter(|_| instants.agree_with(version));
+        let vouched = watched
             .is_some_and(|watched| watched.vouches(instants.minted, instants.now, reading.uptime));
         let dated = instants.dated(reading.now, reading.wall, vouched);
         if let Some(disagreement) = dated.disagreement {
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
 
     fn stored(&mut self, reading: Reading<'_>) -> Option<Body> {
         let version = self.version()?;
-        let timing = self.timing(reading)?;
+        let timing = self.timing(version, reading)?;
         let body = self.bytes()?;
         if version == Version::NONE {
             return Some(Err((version, Unreadable::NoValue)));
@@ -206,7 +206,10 @@ pub fn claim_reply(
     let floor = reply.version()?;
     let what = match reply.text()? {
         "value" => ClaimReply::Value(reply.stored(reading)?),
-        "lease" => ClaimReply::Other(Claimed::Lease(Lease { secret, version: reply.version()? })),
+        "lease" => {
+            let (version, given_at) = (reply.version()?, reply.now?);
+            ClaimReply::Other(Claimed::Lease(Lease { secret, version, given_at }))
+        }
         "busy" => ClaimReply::Other(Claimed::Busy(reply.millis()?)),
         "backoff" => {
             let wait = reply.millis()?;
@@ -223,8 +226,8 @@ pub fn commit_reply(fields: &Fields, reading: Reading<'_>) -> Option<Reply<Commi
     let floor = reply.version()?;
     let what = match reply.text()? {
         "accepted" => {
-            reply.version()?;
-            CommitReply::Accepted(reply.timing(reading)?)
+            let version = reply.version()?;
+            CommitReply::Accepted(reply.timing(version, reading)?)
         }
         "superseded" => CommitReply::Superseded(reply.stored(reading)?),
         "fenced" => CommitReply::Fenced,

@@ -116,9 +116,10 @@ impl Store for WatchedStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        let reply = self.inner.invalidate(key, rejected, now);
+        let reply = self.inner.invalidate(key, rejected, highest_known, now);
         self.told("invalidation", key, reply)
     }
 

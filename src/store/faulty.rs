@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{Claim, Claimed, Committed, Failure, Lease, Reply, Store, StoreError};
 use crate::clock::Moment;
-use crate::entry::{Digest, Entry, Key};
+use crate::entry::{Digest, Entry, Key, Version};
 
 pub enum Fault {
     /// The request is lost: nothing happens in the store.
@@ -115,9 +115,10 @@ impl Store for FaultyStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.through(|store| store.invalidate(key, rejected, now))
+        self.through(|store| store.invalidate(key, rejected, highest_known, now))
     }
 
     fn restore(

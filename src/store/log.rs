@@ -29,8 +29,8 @@ pub struct Looked {
     pub clock: i64,
     /// When it was heard here, which is a little later.
     pub heard_at: Uptime,
-    /// Whether it is the server that was looked at before.
-    pub continued: bool,
+    /// Whether the server's clock has gone back since the last look at it.
+    pub set_back: bool,
 }
 
 /// One line: of this key something was committed, its floor was raised, or a lease was given back.

@@ -77,6 +77,7 @@ struct Slot {
     confirmed_at: Moment,
     revalidate_at: Moment,
     busy_until: Moment,
+    paused_until: Moment,
     flight: Option<Flight>,
     /// Of the last flight; kept when it has ended, so that no two flights share one.
     generation: u32,
@@ -262,9 +263,12 @@ impl Store for MemoryHost {
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.edit(key, now, |record, at, issue| record.invalidate(at, rejected, issue))
+        self.edit(key, now, |record, at, issue| {
+            record.invalidate(at, rejected, highest_known, issue)
+        })
     }
 
     fn restore(
@@ -289,6 +293,7 @@ impl Host for MemoryHost {
             heartbeat: state.heartbeat,
             bell: slot.bell,
             busy_until: slot.busy_until,
+            paused_until: slot.paused_until,
             backoff: slot.record.backoff(),
             newest: slot.newest.max(slot.floor),
             highest: state.issued,
@@ -413,20 +418,20 @@ impl Host for MemoryHost {
 
     fn set_busy(&self, key: &Key, until: Moment) {
         if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
-            slot.busy_until = until;
+            (slot.busy_until, slot.paused_until) = (until, Moment::default());
         }
     }
 
-    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment) {
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, paused_until: Moment) {
         if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
             slot.record.hear_backoff(until, reason);
-            slot.busy_until = busy_until;
+            slot.paused_until = paused_until;
         }
     }
 
     fn wake(&self, key: &Key) {
         if let Some(slot) = self.state.lock().slots.get_mut(key.bytes()) {
-            slot.busy_until = Moment::default();
+            (slot.busy_until, slot.paused_until) = Default::default();
             slot.bell = slot.bell.wrapping_add(1);
         }
         self.rung.notify_all();
@@ -455,7 +460,7 @@ impl Host for MemoryHost {
         let now = if without::is(HostRule::Doubt) { Moment::default() } else { now };
         state.doubt = state.doubt.max(now);
         for slot in state.slots.values_mut() {
-            slot.busy_until = Moment::default();
+            (slot.busy_until, slot.paused_until) = Default::default();
             slot.bell = slot.bell.wrapping_add(1);
         }
         self.rung.notify_all();
@@ -474,11 +479,11 @@ impl Host for MemoryHost {
         state.in_doubt.then_some(state.doubt.as_millis() as u64)
     }
 
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool) {
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool) {
         let now = self.clock.now();
         let heard = {
             let mut state = self.state.lock();
-            let heard = state.server_lead.heard(told, now, continued);
+            let heard = state.server_lead.heard(told, now, set_back);
             state.server_lead = heard.lead;
             state.watched = Some(Watched::look(state.watched, told, noted, heard_at));
             heard

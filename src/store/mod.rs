@@ -61,11 +61,29 @@ impl Secret {
 }
 
 /// The right to mint a key until the store's clock has run `length` past the last claim or renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Lease {
     pub secret: Secret,
     /// The fence: what is minted under this lease is committed with this version.
     pub version: Version,
+    /// In milliseconds of the clock of the server that gave it; zero where that is a host. So the server that is
+    /// told of what was minted knows how long that was under way.
+    pub given_at: i64,
+}
+
+/// It is the same whenever it was given: the reply to a claim may be lost.
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        (self.secret, self.version) == (other.secret, other.version)
+    }
+}
+
+#[cfg(test)]
+impl Lease {
+    /// One that nobody gave; what is minted under it was never under way for long.
+    pub fn made_up(secret: Secret, version: Version) -> Self {
+        Self { secret, version, given_at: i64::MAX }
+    }
 }
 
 /// "I need this key: give me something newer than I have, or the right to mint it."
@@ -270,12 +288,14 @@ pub trait Store: Send + Sync {
     /// With `rejected`: only when that is the present entry's digest, and only once per
     /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew.
     /// Without: whatever is stored goes, and a mint in flight is fenced. The floor is then a new
-    /// version of the store's own, so that nothing issued before can come back.
+    /// version of the store's own, above `highest_known` as in a [`Claim`], so that nothing issued before
+    /// can come back.
     /// Returns whether anything was dropped.
     fn invalidate(
         &self,
         key: &Key,
         rejected: Option<Digest>,
+        highest_known: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError>;
 
@@ -320,10 +340,11 @@ pub struct Known {
     pub heartbeat: Moment,
     /// Rung when what is waited for may have come; from before everything else here was read.
     pub bell: u32,
-    /// Until then, unless something is heard of the key, asking is of no use: another host mints it, or nobody may.
+    /// Another host mints the key, and will have to until then unless something is heard of it.
     pub busy_until: Moment,
-    /// Nobody may mint the key, as far as this host has heard.
+    /// The pause after the last failure here or, for as long as this host asks no more (`paused_until`), of the fleet.
     pub backoff: Option<Backoff>,
+    pub paused_until: Moment,
     /// The highest version seen of this key, entry or not.
     pub newest: Version,
     /// The highest version seen of any key.
@@ -469,11 +490,11 @@ pub trait Host: Store + Clock {
     /// Another host mints the key until then, as far as is known; see [`Host::wake`].
     fn set_busy(&self, key: &Key, until: Moment);
 
-    /// Nobody may mint the key, and this host asks no more before `busy_until`; see [`Host::wake`].
-    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, busy_until: Moment);
+    /// Nobody may mint the key, and this host asks no more before `paused_until`; see [`Host::wake`].
+    fn hear_backoff(&self, key: &Key, until: Moment, reason: &str, paused_until: Moment);
 
     /// What those who wait for another host's mint wait for may have come: nobody is known to mint the
-    /// key any more, and the bell rings.
+    /// key any more, nor that nobody may, and the bell rings.
     fn wake(&self, key: &Key);
 
     /// Everything here was the newest at `at`; see [`crate::leader`]. With where the log had been read to,
@@ -495,8 +516,8 @@ pub trait Host: Store + Clock {
 
     /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
     /// host, this host stood still and does not know it: everything here comes nearer by as much.
-    /// `continued`: it is the clock that was heard last.
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, continued: bool);
+    /// `set_back`: that clock has gone back since it was heard last.
+    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool);
 
     /// Whatever it had is that much older.
     fn stood_still_for(&self, gained: Option<Duration>) {

@@ -84,9 +84,8 @@ impl Record {
             let (wait, reason) = (at.now.until(self.retry_at), self.reason.clone());
             return Claimed::BackOff { wait, reason };
         }
-        let version =
-            issue(self.stored().max(*at.floor).max(claim.highest_known.believed(at.latest)));
-        let lease = Lease { secret: claim.secret, version };
+        let version = issue(self.above(at, claim.highest_known));
+        let lease = Lease { secret: claim.secret, version, given_at: 0 };
         self.lease = Some(Held { lease, until: at.now.plus(claim.lease) });
         Claimed::Lease(lease)
     }
@@ -135,6 +134,7 @@ impl Record {
         &mut self,
         at: &mut Context<'_>,
         rejected: Option<Digest>,
+        highest_known: Version,
         issue: impl FnOnce(Version) -> Version,
     ) -> bool {
         if let Some(rejected) = rejected {
@@ -143,7 +143,7 @@ impl Record {
         let dropped = self.served(at).is_some() || self.live_lease(at.now).is_some();
         // The floor is a version of its own that no mint ever gets: above the stored one, above
         // the live lease's, and above that of a lease that has run out.
-        *at.floor = issue(self.stored().max(*at.floor));
+        *at.floor = issue(self.above(at, highest_known));
         dropped
     }
 
@@ -229,6 +229,11 @@ impl Record {
         let stored = self.entry.as_ref().filter(|stored| stored.version >= entry.version)?;
         let same = stored.version == entry.version && stored.value == entry.value;
         Some(if same { Committed::Accepted } else { Committed::Superseded(stored.clone()) })
+    }
+
+    /// What a new version has to lie above.
+    fn above(&self, at: &Context<'_>, highest_known: Version) -> Version {
+        self.stored().max(*at.floor).max(highest_known.believed(at.latest))
     }
 
     fn stored(&self) -> Version {

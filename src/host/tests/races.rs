@@ -11,7 +11,7 @@ use super::{HostTable, SetWhenDropped, entry, key, open, put, temp};
 use crate::clock::{Clock as _, system};
 use crate::entry::{Entry, Key, Version};
 use crate::store::log::Anchor;
-use crate::store::{Boarding, Heard, Host as _, Leave, Right, Secret, Store as _};
+use crate::store::{Asked, Boarding, Heard, Host as _, Leave, Right, Secret, Store as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Each race showed within a tenth of a second before it was mended.
@@ -401,4 +401,20 @@ fn one_process_leads_and_a_replaced_table_must_be_led_anew() {
         "changes it heard of are marked in a table nobody reads"
     );
     assert!(one.lead(one.now(), far).is_some());
+}
+
+#[test]
+fn what_a_killed_writer_left_without_its_mark_is_replaced_by_nothing_older() {
+    let dir = temp();
+    let (host, key) = (open(dir.path()), key("crm"));
+    let version = |n: u64| 1_700_000_000_000_000 + n;
+    put(&host, &key, version(7), 100);
+    let asked = Asked { at: host.now(), reservation: host.reserve(&key) };
+    put(&host, &key, version(8), 100);
+    // As it is where the writer was killed after it had published and before it marked.
+    let table = host.table();
+    let newest = &table.map.slot(table.find(&key).unwrap()).newest;
+    assert!(newest.set(newest.seen(), version(7)));
+    host.adopt(&key, &entry(&key, version(7), 100, host.now()), asked).unwrap();
+    assert_eq!(host.look(&key).unwrap().entry.unwrap().version, Version(version(8)));
 }

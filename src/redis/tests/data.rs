@@ -8,9 +8,10 @@ use crate::clock::Clock;
 use crate::flight::{Engine, Outcome, Plan, Step};
 use crate::leader::Leader;
 use crate::redis::log::RedisLog;
+use crate::store::Host as _;
 use crate::store::conformance::{RealTime, check};
 use crate::store::faulty::{Fault, FaultyStore};
-use crate::store::log::{ChangeLog as _, Fetched};
+use crate::store::log::{ChangeLog as _, Fetched, Followed};
 use crate::store::memory::MemoryHost;
 
 #[test]
@@ -61,7 +62,7 @@ fn sixteen_digits_survive_in_every_place_a_version_is_kept() {
     store.commit(&crm, &lease, &entry(lease.version, "one"), now()).unwrap();
     let version: String = admin.ask("HGET {sharedstate}:v:t:-:crm ver");
     assert_eq!(version, lease.version.to_string());
-    let floor = store.invalidate(&crm, None, now()).unwrap().floor;
+    let floor = store.invalidate(&crm, None, Version::NONE, now()).unwrap().floor;
     let stored: String = admin.ask("HGET {sharedstate}:v:t:-:crm floor");
     assert_eq!(stored, floor.to_string());
     let issued: String = admin.ask("HGET {sharedstate}:meta issued");
@@ -128,9 +129,11 @@ fn the_log_has_one_line_for_every_commit_and_every_raised_floor() {
     assert_eq!(store.commit(&crm, &lease, &entry, now).unwrap().what, Committed::Accepted);
     store.restore(&crm, &entry, now).unwrap();
     assert_eq!(lines(), 1, "a commit sent twice is one change");
-    assert!(!store.invalidate(&crm, Some(Digest::of(b"another")), now).unwrap().what);
+    assert!(
+        !store.invalidate(&crm, Some(Digest::of(b"another")), Version::NONE, now).unwrap().what
+    );
     assert_eq!(lines(), 1);
-    let floor = store.invalidate(&crm, Some(entry.digest()), now).unwrap().floor;
+    let floor = store.invalidate(&crm, Some(entry.digest()), Version::NONE, now).unwrap().floor;
     assert_eq!(lines(), 2);
 
     type Line = (String, Vec<(String, String)>);
@@ -147,11 +150,11 @@ fn a_row_outlives_its_entry_by_a_day_and_keeps_no_body_of_a_dropped_one() {
     let mut admin = server.admin();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!((86_400 + 3_590..=86_400 + 3_600).contains(&ttl), "{ttl}");
-    store.invalidate(&key("crm"), None, now()).unwrap();
+    store.invalidate(&key("crm"), None, Version::NONE, now()).unwrap();
     assert_eq!(admin.ask::<u64>("HEXISTS {sharedstate}:v:t:-:crm body"), 0);
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:crm");
     assert!(ttl >= 86_400 + 3_500, "the floor is kept as long: {ttl}");
-    store.invalidate(&key("other"), None, now()).unwrap();
+    store.invalidate(&key("other"), None, Version::NONE, now()).unwrap();
     let ttl: u64 = admin.ask("TTL {sharedstate}:v:t:-:other");
     assert!((86_390..=86_400).contains(&ttl), "a floor without an entry for a day: {ttl}");
 }
@@ -168,7 +171,7 @@ fn what_a_newer_release_stored_is_a_miss_and_not_a_crash() {
         assert!(lease.version > stored.version);
         store.abandon(&crm, &lease, None, now()).unwrap();
     }
-    let older = Lease { secret: secret(3), version: Version(stored.version.0 - 1) };
+    let older = Lease::made_up(secret(3), Version(stored.version.0 - 1));
     let late = store.commit(&crm, &older, &entry(older.version, "old"), now());
     assert_eq!(late.unwrap().what, Committed::Fenced);
     mint(&store, &crm, 4, "two");
@@ -332,4 +335,54 @@ fn hosts_carry_no_floor_that_nobody_can_have_raised_into_a_clean_store() {
     assert_eq!(get(), 2, "what was minted is served, before and after");
     let issued: u64 = admin.ask("HGET {sharedstate}:meta issued");
     assert!(Version(issued) <= Version::latest(system::wall()), "{issued}");
+}
+
+#[test]
+fn a_floor_that_is_none_ends_no_key() {
+    for floor in ["-5", "9e15", "1.5", "none"] {
+        let server = Server::start();
+        let store = server.store();
+        let set = format!("HSET {{sharedstate}}:v:t:-:crm floor {floor}");
+        server.admin().tell(&set);
+        let minting = claim(&store, &key("crm"), 1);
+        assert!(matches!(minting, Ok(Claimed::Lease(_))), "{floor}: {minting:?}");
+        assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::Busy(_))), "{floor}");
+        let stored = mint(&store, &key("crm"), 1, "one");
+        server.admin().tell(&set);
+        let value = claim(&store, &key("crm"), 2);
+        assert!(matches!(value, Ok(Claimed::Value(it)) if it.version == stored.version), "{floor}");
+    }
+}
+
+/// Minted for itself by a host whose clock is ahead, or stored on a server whose clock was, and lost with it.
+#[test]
+fn an_invalidation_drops_what_has_a_version_ahead_of_the_servers_clock() {
+    for unsynced in [true, false] {
+        let server = Server::start();
+        let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+        let engine = Engine::new(host.clone(), Some(Arc::new(server.store())));
+        let version = Version(system::wall().unix_micros() + 300_000_000);
+        let old = Entry { unsynced, ..entry(version, "revoked") };
+        host.restore(&key("crm"), &old, now()).unwrap();
+        engine.invalidate(&key("crm"), None).unwrap();
+        assert_eq!(host.look(&key("crm")).unwrap().entry, None);
+        let given_back = server.store().restore(&key("crm"), &old, now()).unwrap().what;
+        assert_eq!(given_back, Committed::Fenced);
+    }
+}
+
+#[test]
+fn a_line_with_bytes_that_are_no_text_is_a_line() {
+    let server = Server::start();
+    let log = RedisLog::new(server.config());
+    let anchor = log.look(None).unwrap().last;
+    let mut add = redis::cmd("XADD");
+    add.arg("{sharedstate}:log").arg("*").arg("kind").arg("later");
+    add.arg("digest").arg(&[0xff_u8, 0xfe][..]);
+    server.store().pool.with(|connection| add.exec(connection)).unwrap();
+    mint(&server.store(), &key("crm"), 1, "one");
+    let followed = log.follow(&anchor, Duration::from_millis(100)).unwrap();
+    let Followed::Lines { changes, anchor } = followed else { panic!("{followed:?}") };
+    assert_eq!(changes.len(), 1);
+    assert!(log.look(Some(&anchor)).unwrap().stands);
 }

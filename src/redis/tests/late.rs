@@ -8,6 +8,7 @@ use super::*;
 use crate::clock::system::ProcessClock;
 use crate::leader::Leader;
 use crate::redis::log::RedisLog;
+use crate::store::log::ChangeLog as _;
 use crate::store::memory::MemoryHost;
 use crate::store::{Asked, Host as _};
 
@@ -114,4 +115,55 @@ fn a_minters_host_keeps_its_own_deadlines_where_redis_has_later_ones() {
     assert!(!held.unsynced, "it is known by now");
     assert_eq!(held.timing.usable_until, minted.timing.usable_until);
     assert_eq!(held.timing.expires_at, minted.timing.expires_at);
+}
+
+/// A lease whose version is minutes ahead, as it is after a host or a server whose clock was.
+fn lease_ahead(store: &RedisStore) -> Lease {
+    let known = Version(system::wall().unix_micros() + 600_000_000);
+    let ahead = Claim { highest_known: known, ..claim_of(secret(1)) };
+    let claimed = store.claim(&key("crm"), &ahead, now()).unwrap().what;
+    let Claimed::Lease(lease) = claimed else { panic!("{claimed:?}") };
+    lease
+}
+
+#[test]
+fn while_versions_run_ahead_a_late_commit_lives_no_longer_for_it() {
+    const LATE: Duration = Duration::from_millis(3_000);
+    let server = server();
+    let watcher = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let log = RedisLog::new(server.config());
+    let watch = || {
+        let looked = log.look(None).unwrap();
+        watcher.hear_clock(looked.clock, 0, looked.heard_at, looked.set_back);
+    };
+    watch();
+    thread::sleep(Duration::from_millis(5));
+    let late = |request: &[u8]| match request.windows(7).any(|word| word == b"\"value\"") {
+        true => LATE,
+        false => Duration::ZERO,
+    };
+    let store =
+        RedisStore::new(RedisConfig { response_timeout: GIVE_UP, ..patient(way(&server, late)) });
+    let lease = lease_ahead(&store);
+    let entry = entry(lease.version, "one");
+    store.commit(&key("crm"), &lease, &entry, now()).unwrap_err();
+    later(&server, &entry);
+    watch();
+    // To who believes the server's clock alone.
+    let reader = server.store().on(watcher.clone());
+    let Claimed::Value(stored) = claim(&reader, &key("crm"), 9).unwrap() else { panic!() };
+    let by = entry.timing.expires_at.millis_until(stored.timing.expires_at);
+    assert!(by < TICKS, "{by} ms later than it was minted for");
+}
+
+#[test]
+fn while_versions_run_ahead_a_minter_that_was_stopped_before_it_sent_lengthens_no_life() {
+    let server = server();
+    let store = server.store();
+    let lease = lease_ahead(&store);
+    let (sent, entry) = (now(), entry(lease.version, "one"));
+    thread::sleep(Duration::from_millis(3_000));
+    store.commit(&key("crm"), &lease, &entry, sent).unwrap();
+    let by = later(&server, &entry);
+    assert!(by < TICKS, "{by} ms later than it was minted for");
 }

@@ -225,12 +225,12 @@ fn a_demoted_master_is_left_for_a_fresh_connection() {
         let said = matches!(&what, Some(StoreError::Refused(why)) if why.contains("READONLY"));
         assert!(said, "{what:?}");
     };
-    refused(store.invalidate(&key("crm"), None, now()).err());
+    refused(store.invalidate(&key("crm"), None, Version::NONE, now()).err());
     // Nor does it vouch for what it has.
     refused(claim(&store, &key("crm"), 2).err());
     refused(store.restore(&key("crm"), &minted, now()).err());
     admin.tell("REPLICAOF NO ONE");
-    assert!(store.invalidate(&key("crm"), None, now()).unwrap().what);
+    assert!(store.invalidate(&key("crm"), None, Version::NONE, now()).unwrap().what);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_server_that_writes_nothing_for_the_time_being_vouches_for_what_it_has() {
     assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::Value(_))));
     let confirmed = store.restore(&key("crm"), &minted, now());
     assert_eq!(confirmed.map(|reply| reply.what), Ok(Committed::Accepted));
-    assert!(store.invalidate(&key("crm"), None, now()).is_err());
+    assert!(store.invalidate(&key("crm"), None, Version::NONE, now()).is_err());
 }
 
 #[test]

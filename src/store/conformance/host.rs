@@ -201,7 +201,7 @@ fn one_of_a_host_revalidates_at_a_time(host: &dyn Host, pace: &dyn Pace) {
 fn a_pause_is_known_until_somebody_has_minted(host: &dyn Host, _: &dyn Pace) {
     let heard = || {
         let known = host.look(&key()).unwrap();
-        (known.backoff.map(|it| (it.until, it.reason)), known.busy_until)
+        (known.backoff.map(|it| (it.until, it.reason)), known.paused_until)
     };
     let (right, _) = board(host, LONG);
     let (until, ask_at) = (host.now().plus(LONG * 2), host.now().plus(LONG));
@@ -209,8 +209,13 @@ fn a_pause_is_known_until_somebody_has_minted(host: &dyn Host, _: &dyn Pace) {
     host.leave(&key(), &right);
     assert_eq!(heard(), (Some((until, "HTTP 429".into())), ask_at));
     assert_eq!(host.survey(1)[0].backoff.as_ref().map(|it| it.until), Some(until));
-    host.wake(&key());
-    assert_eq!(heard(), (Some((until, "HTTP 429".into())), Moment::default()));
+    let ends: [fn(&dyn Host); 2] =
+        [|host| host.wake(&key()), |host| host.set_busy(&key(), host.now().plus(LONG))];
+    for end in ends {
+        host.hear_backoff(&key(), until, "HTTP 429", ask_at);
+        end(host);
+        assert_eq!(heard(), (Some((until, "HTTP 429".into())), Moment::default()));
+    }
     have(host, 5);
     assert_eq!(heard().0, None);
 }

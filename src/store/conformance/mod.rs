@@ -203,11 +203,11 @@ impl Bench<'_> {
 
     fn reject(&self, value: &str) -> bool {
         let rejected = Some(Digest::of(value.as_bytes()));
-        self.store.invalidate(&key(), rejected, self.now()).unwrap().what
+        self.store.invalidate(&key(), rejected, Version::NONE, self.now()).unwrap().what
     }
 
     fn invalidate(&self) -> Reply<bool> {
-        self.store.invalidate(&key(), None, self.now()).unwrap()
+        self.store.invalidate(&key(), None, Version::NONE, self.now()).unwrap()
     }
 
     fn restore(&self, entry: &Entry) -> Committed {

@@ -130,7 +130,7 @@ fn a_commit_behind_a_live_later_lease_is_fenced(b: &Bench) {
 }
 
 fn a_lost_entry_is_restored(b: &Bench) {
-    let known = Lease { secret: secret(1), version: Version(1_700_000_000_000_001) };
+    let known = Lease::made_up(secret(1), Version(1_700_000_000_000_001));
     let entry = b.entry(&known, "one");
     assert_eq!(b.restore(&entry), Committed::Accepted);
     assert_eq!(b.restore(&entry), Committed::Accepted);
@@ -139,8 +139,8 @@ fn a_lost_entry_is_restored(b: &Bench) {
 
 fn restoring_replaces_older_and_never_newer(b: &Bench) {
     let held = b.minted(1, "one");
-    let newer = Lease { secret: secret(2), version: held.version.next() };
-    let older = Lease { secret: secret(2), version: Version(held.version.0 - 1) };
+    let newer = Lease::made_up(secret(2), held.version.next());
+    let older = Lease::made_up(secret(2), Version(held.version.0 - 1));
     match b.restore(&b.entry(&older, "older")) {
         Committed::Superseded(stored) => assert_eq!(*stored.value, b"one"),
         other => panic!("{other:?}"),
@@ -163,7 +163,7 @@ fn restoring_below_the_floor_is_fenced(b: &Bench) {
 
 fn a_restored_version_is_never_given_again(b: &Bench) {
     // Minted by a host whose clock runs ahead, while the store could not be asked.
-    let ahead = Lease { secret: secret(1), version: b.ahead() };
+    let ahead = Lease::made_up(secret(1), b.ahead());
     let entry = b.entry(&ahead, "one");
     assert_eq!(b.restore(&entry), Committed::Accepted);
     match b.store.claim(&token("other"), &claim_of(secret(2)), b.now()).unwrap().what {
