@@ -8,20 +8,31 @@ use super::{Moment, Uptime};
 const TOLERANCE_MS: i64 = 2_000;
 /// Who has not looked for longer has not watched: nobody led, or the way to the server was cut.
 const UNWATCHED_MS: i64 = 5_000;
+/// Ticks, and what clocks drift by from one look to the next. A clock that is set by less than that is believed, so
+/// it must be far below every margin.
+const STEP_MS: i64 = 100;
 
-/// What a server told of its clock, and between which readings of this host's monotonic clock.
-#[derive(Clone, Copy, Debug)]
-pub struct Told {
+/// What a server told of its clock, in milliseconds, and between which readings of this host's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerTime {
     pub clock: i64,
     pub sent: Uptime,
     pub heard: Uptime,
 }
 
-impl Told {
+impl ServerTime {
+    /// By how much that clock leads at the least; an answer that took long makes it less.
+    fn least(&self) -> i64 {
+        self.clock.saturating_sub(self.heard.as_millis())
+    }
+
+    fn most(&self) -> i64 {
+        self.clock.saturating_sub(self.sent.as_millis())
+    }
+
     /// Whether that clock has gone back since, however long the answers were under way.
     pub fn is_set_back(&self, since: &Self) -> bool {
-        let most = self.clock.saturating_sub(self.sent.as_millis());
-        most < since.clock.saturating_sub(since.heard.as_millis())
+        self.most() < since.least()
     }
 }
 
@@ -50,7 +61,7 @@ impl ServerLead {
     }
 
     /// `told` by the server some time before `now`, so what it leads by is more rather than less.
-    /// `set_back`: its clock has gone back since it was heard last ([`Told::is_set_back`]).
+    /// `set_back`: its clock has gone back since it was heard last ([`ServerTime::is_set_back`]).
     pub fn heard(self, told: i64, now: Moment, set_back: bool) -> HeardClock {
         let least = told.saturating_sub(now.as_millis());
         let Some(known) = self.0 else {
@@ -82,34 +93,35 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// One more look, or the first. `told` by the server some time before `uptime`; `noted` is the latest
-    /// instant that it has noted, perhaps by the clock of one that it took over from.
-    pub fn look(known: Option<Self>, told: i64, noted: i64, uptime: Uptime) -> Self {
-        let least = told.saturating_sub(uptime.as_millis());
-        let anew = |since: i64| Self { lead: least, since: since.max(told).max(noted), at: uptime };
-        let Some(Self { lead, since, at }) = known else { return anew(i64::MIN) };
-        if at.millis_until(uptime) > UNWATCHED_MS || least > lead.saturating_add(TOLERANCE_MS) {
+    /// One more look, or the first. `noted` is the latest instant that the server has noted, perhaps by the clock
+    /// of one that it took over from.
+    pub fn look(known: Option<Self>, told: &ServerTime, noted: i64) -> Self {
+        let (least, most, at) = (told.least(), told.most(), told.heard);
+        let anew = |since: i64| Self { lead: least, since: since.max(told.clock).max(noted), at };
+        let Some(Self { lead, since, at: last }) = known else { return anew(i64::MIN) };
+        if last.millis_until(at) > UNWATCHED_MS || least > lead.saturating_add(STEP_MS) {
             // This host stood still, and has not watched; or that clock was set ahead.
             return anew(since);
         }
-        if least < lead.saturating_sub(TOLERANCE_MS) {
+        if most < lead.saturating_sub(STEP_MS) {
             // Set back, or another server's. What the former clock told to others may lie ahead of this one's.
-            let former = uptime.as_millis().saturating_add(lead);
-            return Self { lead: least, since: since.max(former).max(noted), at: uptime };
+            let former = at.as_millis().saturating_add(lead);
+            return Self { lead: least, since: since.max(former).max(noted), at };
         }
         // What it has noted of later than now a clock told that was not seen here.
-        let unseen = noted > told.saturating_add(TOLERANCE_MS);
+        let unseen = noted > told.clock.saturating_add(STEP_MS);
         let since = if unseen { since.max(noted) } else { since };
-        Self { lead: lead.max(least), since, at: uptime }
+        // Clocks drift, so the last answer is believed, as far as it says anything.
+        Self { lead: lead.max(least).min(most), since, at }
     }
 
-    /// Whether the server's clock alone tells the age of what was minted at `minted`, by an answer of now:
-    /// `told` some time after `uptime`. One that differs from what was watched may be another server's, and this
-    /// host may have slept since.
-    pub fn vouches(&self, minted: i64, told: i64, uptime: Uptime) -> bool {
-        let off = told.saturating_sub(uptime.as_millis()).saturating_sub(self.lead);
-        let watches = self.at.millis_until(uptime) <= UNWATCHED_MS;
-        watches && minted > self.since && off.unsigned_abs() <= TOLERANCE_MS.unsigned_abs()
+    /// Whether the server's clock alone tells the age of what was minted at `minted`, by the answer that `told`
+    /// it. One that differs from what was watched may be another server's, and this host may have slept since.
+    pub fn vouches(&self, minted: i64, told: &ServerTime) -> bool {
+        let watches = self.at.millis_until(told.heard) <= UNWATCHED_MS;
+        let same = told.least() <= self.lead.saturating_add(STEP_MS)
+            && told.most() >= self.lead.saturating_sub(STEP_MS);
+        watches && same && minted > self.since
     }
 }
 
@@ -179,18 +191,28 @@ mod tests {
     /// What is known after looks at a server's clock: (milliseconds later here, there).
     fn watched(looks: &[(i64, i64)]) -> (Watched, i64, i64) {
         let (mut here, mut there) = (NOW, NOW + 700_000);
-        let mut watched = Watched::look(None, there, 0, Moment::from_millis(here));
-        for (passed, told) in looks {
+        let mut watched = Watched::look(None, &told(there, here), 0);
+        for (passed, later) in looks {
             here += passed;
-            there += told;
-            watched = Watched::look(Some(watched), there, 0, Moment::from_millis(here));
+            there += later;
+            watched = Watched::look(Some(watched), &told(there, here), 0);
         }
         (watched, here, there)
     }
 
+    /// An answer that took no time.
+    fn told(clock: i64, at: i64) -> ServerTime {
+        took(clock, at, 0)
+    }
+
+    fn took(clock: i64, heard: i64, span: i64) -> ServerTime {
+        let (sent, heard) = (Moment::from_millis(heard - span), Moment::from_millis(heard));
+        ServerTime { clock, sent, heard }
+    }
+
     fn vouched(looks: &[(i64, i64)], minted_ago: i64, told_later: i64) -> bool {
         let (watched, here, there) = watched(looks);
-        watched.vouches(there - minted_ago, there + told_later, Moment::from_millis(here))
+        watched.vouches(there - minted_ago, &told(there + told_later, here))
     }
 
     #[test]
@@ -222,8 +244,35 @@ mod tests {
 
     #[test]
     fn a_way_that_is_slow_at_times_is_no_step() {
-        let looks = [(1_000, 1_000), (2_500, 1_000), (100, 1_000), (1_000, 1_000)];
-        assert!(vouched(&looks, 2_000, 0));
+        let (before, here, there) = watched(&[(1_000, 1_000); 60]);
+        // Two seconds on its way here, and then back to usual.
+        let slow = Watched::look(Some(before), &took(there + 1_000, here + 3_000, 2_500), 0);
+        let usual = Watched::look(Some(slow), &took(there + 4_000, here + 4_000, 1), 0);
+        for (watched, told) in [
+            (before, took(there + 1_000, here + 3_000, 2_500)),
+            (slow, told(there + 3_010, here + 3_010)),
+            (usual, told(there + 4_010, here + 4_010)),
+        ] {
+            assert!(watched.vouches(there - 2_000, &told));
+        }
+    }
+
+    /// What is too little for a step is too much to be served longer for it.
+    #[test]
+    fn a_clock_that_was_set_back_a_little_is_noticed() {
+        for back in [150, 1_918] {
+            assert!(!vouched(&[(1_000, 1_000); 60], 2_000, -back), "before a look");
+            let mut looks = vec![(1_000, 1_000); 60];
+            looks.push((1_000, 1_000 - back));
+            assert!(!vouched(&looks, 2_000, 0), "after it");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_drifts_is_no_step() {
+        for passed in [950, 1_050] {
+            assert!(vouched(&[(1_000, passed); 600], 20_000, 0));
+        }
     }
 
     #[test]
@@ -236,15 +285,14 @@ mod tests {
 
     #[test]
     fn of_what_a_former_clock_noted_a_server_that_took_over_is_no_witness() {
-        let (noted, uptime) = (NOW, Moment::from_millis(9_000));
-        let mut watched = Watched::look(None, NOW - 300_000, noted, uptime);
+        let (noted, here) = (NOW, 9_000);
+        let mut watched = Watched::look(None, &told(NOW - 300_000, here), noted);
+        let later = |second: i64| told(NOW - 300_000 + second * 1_000, here + second * 1_000);
         for second in 1..=400 {
-            let later = Moment::from_millis(9_000 + second * 1_000);
-            watched = Watched::look(Some(watched), NOW - 300_000 + second * 1_000, noted, later);
+            watched = Watched::look(Some(watched), &later(second), noted);
         }
-        let later = Moment::from_millis(9_000 + 400_000);
-        assert!(!watched.vouches(NOW - 10_000, NOW + 100_000, later));
-        assert!(watched.vouches(NOW + 1, NOW + 100_000, later));
+        assert!(!watched.vouches(NOW - 10_000, &later(400)));
+        assert!(watched.vouches(NOW + 1, &later(400)));
     }
 
     /// Nobody led for ten minutes. In them the server was set ahead for a while, and is right again.
@@ -252,20 +300,24 @@ mod tests {
     fn who_has_not_looked_for_a_while_has_not_watched() {
         let (before, here, there) = watched(&[(1_000, 1_000); 60]);
         let minted = there + 240_000 + 300_000;
-        let (told, uptime) = (there + 600_000, Moment::from_millis(here + 600_000));
-        assert!(!before.vouches(minted, told, uptime), "before it looks");
-        let after = Watched::look(Some(before), told, minted, uptime);
-        assert!(!after.vouches(minted, told, uptime), "after it has looked");
+        let now = told(there + 600_000, here + 600_000);
+        assert!(!before.vouches(minted, &now), "before it looks");
+        let after = Watched::look(Some(before), &now, minted);
+        assert!(!after.vouches(minted, &now), "after it has looked");
     }
 
     #[test]
     fn what_the_log_notes_of_later_than_now_a_clock_told_that_was_not_seen() {
         let (before, here, there) = watched(&[(1_000, 1_000); 60]);
         let noted = there + 300_000;
-        let uptime = |later: i64| Moment::from_millis(here + later);
-        let after = Watched::look(Some(before), there + 1_000, noted, uptime(1_000));
-        let later = Watched::look(Some(after), there + 5_000, noted, uptime(5_000));
-        assert!(!later.vouches(noted - 100, there + 5_000, uptime(5_000)));
+        let mut watched = before;
+        for second in 1..=301 {
+            let told = told(there + second * 1_000, here + second * 1_000);
+            watched = Watched::look(Some(watched), &told, noted);
+        }
+        let now = told(there + 302_000, here + 302_000);
+        assert!(!watched.vouches(noted - 100, &now));
+        assert!(watched.vouches(noted + 100, &now));
     }
 
     #[test]
@@ -276,15 +328,10 @@ mod tests {
 
     #[test]
     fn a_step_back_is_one_however_long_the_answers_took() {
-        let told = |clock, sent, heard| Told {
-            clock,
-            sent: Moment::from_millis(sent),
-            heard: Moment::from_millis(heard),
-        };
-        let first = told(1_000_000, 5_000, 5_001);
-        assert!(!told(1_001_000, 6_000, 9_000).is_set_back(&first), "a slow answer");
-        assert!(!told(1_000_900, 5_500, 6_500).is_set_back(&first));
-        assert!(told(990_000, 6_000, 9_000).is_set_back(&first));
+        let first = took(1_000_000, 5_001, 1);
+        assert!(!took(1_001_000, 9_000, 3_000).is_set_back(&first), "a slow answer");
+        assert!(!took(1_000_900, 6_500, 1_000).is_set_back(&first));
+        assert!(took(990_000, 9_000, 3_000).is_set_back(&first));
     }
 
     /// The second look on each connection tells that the clock has gone on.

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::layout::{BUCKET_BYTES, LAYOUT, MAGIC, PAGE, SLOT_BYTES, SMALL};
 use super::*;
+use crate::clock::server::ServerTime;
 use crate::fuzzing::{key_named, seals};
 use crate::metrics::text::{Scrape, text};
 
@@ -177,7 +178,8 @@ fn change_it(table: &HostTable) {
     }
     table.may_ask(now);
     table.authority_heard(Heard::Silence, now, now);
-    table.hear_clock(i64::MAX, i64::MAX, system::monotonic(), true);
+    let (sent, heard) = (system::monotonic(), system::monotonic());
+    table.hear_clock(&ServerTime { clock: i64::MAX, sent, heard }, i64::MAX, true);
     table.watched();
     if let Some(term) = table.lead(now, until) {
         table.keep_leading(&term, until);

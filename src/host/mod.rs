@@ -36,8 +36,8 @@ use self::publish::Word as _;
 use self::rights::{Rights, Space};
 use self::table::{Table, latest};
 use self::tally::TallyFile;
-use crate::clock::server::{ServerLead, Watched};
-use crate::clock::{Clock, Moment, Uptime, WallTime, system};
+use crate::clock::server::{ServerLead, ServerTime, Watched};
+use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
@@ -648,16 +648,16 @@ impl Host for HostTable {
         (!doubt.is_settled()).then_some(doubt.0)
     }
 
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool) {
+    fn hear_clock(&self, told: &ServerTime, noted: i64, set_back: bool) {
         let table = self.table();
         let header = table.header();
-        let watched = Watched::look(header.watched(), told, noted, heard_at);
+        let watched = Watched::look(header.watched(), told, noted);
         // A reader in between has the former lead, and so takes a server that is behind for no witness.
         header.watched_since.fetch_max(watched.since, AcqRel);
         header.watched_lead.store(watched.lead, Release);
         header.watched_at.store(watched.at.as_millis(), Release);
         let (word, now) = (&header.server_lead, table.now());
-        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told, now, set_back);
+        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told.clock, now, set_back);
         word.store(heard.lead.word(), Relaxed);
         self.stood_still_for(heard.gained);
     }

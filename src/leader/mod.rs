@@ -111,8 +111,7 @@ impl Leader {
                     let looked = self.log.look(anchor.as_ref())?;
                     // A line is never older than the one before, whatever the clock.
                     let noted = i64::try_from(looked.last.line.0).unwrap_or(i64::MAX);
-                    let (told, at) = (looked.clock, looked.heard_at);
-                    self.host.hear_clock(told, noted, at, looked.set_back);
+                    self.host.hear_clock(&looked.told, noted, looked.set_back);
                     Ok(looked)
                 })),
                 Action::Doubt => {

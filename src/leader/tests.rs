@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::machine::ENOUGH;
 use super::*;
 use crate::clock::fake::FakeClock;
+use crate::clock::server::ServerTime;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Fingerprint, Kind, Timing, TokenPolicy};
 use crate::store::faulty::{Fault, FaultyStore};
@@ -113,8 +114,9 @@ impl ChangeLog for FakeLog {
                 || (empty && (continued || state.lines.is_empty()))
         });
         let clock = self.clock.now().as_millis() + 500_000 + state.clock;
-        let heard_at = Moment::from_millis(self.clock.now().as_millis());
-        Ok(Looked { stands, last, clock, heard_at, set_back: false })
+        let at = Moment::from_millis(self.clock.now().as_millis());
+        let told = ServerTime { clock, sent: at, heard: at };
+        Ok(Looked { stands, last, told, set_back: false })
     }
 
     fn follow(&self, anchor: &Anchor, patience: Duration) -> Result<Followed, StoreError> {

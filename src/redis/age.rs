@@ -32,6 +32,9 @@ const WORTH_TELLING_MS: i64 = 5_000;
 /// No mint lies in the future; clocks that are synchronized differ by a little.
 const IN_STEP_MS: i64 = 2_000;
 
+/// From when a lease is given until its mint begins; one that took longer is dated by both pairs.
+const AT_ONCE_MS: u64 = 250;
+
 /// An entry's timing, and in what the clocks disagree where that is worth telling.
 pub struct Dated {
     pub timing: Timing,
@@ -54,7 +57,7 @@ impl Instants {
     /// Who gave the entry back later may have stood still, and told the server so much too little of its age.
     pub fn agree_with(&self, version: Version) -> bool {
         let given = i64::try_from(version.0 / 1000).unwrap_or(i64::MAX);
-        self.minted.saturating_sub(given).unsigned_abs() <= IN_STEP_MS.unsigned_abs()
+        self.minted.saturating_sub(given).unsigned_abs() <= AT_ONCE_MS
     }
 
     /// On this host's timeline, by the moment and wall time from before the question was sent: its way
@@ -187,5 +190,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_entry_is_as_its_lease_was_given_unless_who_gave_it_back_had_stood_still() {
+        let given = Version(1_790_000_000_000_123);
+        let (end, now) = (1_790_003_600_000, 1_790_000_600_000);
+        let (usable, minted_wall) = (end, None);
+        let minted = |later: i64| {
+            let minted = 1_790_000_000_000 + later;
+            Instants { minted, refresh: end, usable, expires: end, minted_wall, now }
+        };
+        assert!(minted(3).agree_with(given));
+        for later in [19_000, 300, -300] {
+            assert!(!minted(later).agree_with(given), "{later}");
+        }
+        assert!(!minted(0).agree_with(Version(u64::MAX)));
     }
 }

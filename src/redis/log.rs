@@ -19,7 +19,7 @@ use super::connection::{Connection, Connector};
 use super::pool::misled;
 use super::scripts::{self, Clocks, Fields, Reading};
 use super::{RedisConfig, RedisStore};
-use crate::clock::server::Told;
+use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment, Uptime, system};
 use crate::entry::{Key, Version};
 use crate::process::SignalsHeld;
@@ -50,7 +50,7 @@ struct Kept {
     /// When it was last certain that it leads to the right server.
     right_at: Uptime,
     /// What its server told of its clock when the log was last looked at on it.
-    looked_at: Option<Told>,
+    looked_at: Option<ServerTime>,
     /// When its name was last resolved.
     named_at: Uptime,
 }
@@ -101,7 +101,7 @@ impl RedisLog {
     fn with<T>(
         &self,
         patience: Duration,
-        ask: impl FnOnce(&mut Connection, &mut Option<Told>) -> RedisResult<T>,
+        ask: impl FnOnce(&mut Connection, &mut Option<ServerTime>) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
         let _held = SignalsHeld::hold();
         let config = self.connector.config();
@@ -264,7 +264,7 @@ impl ChangeLog for RedisLog {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let (wall, uptime) = (system::wall(), system::monotonic());
+        let (wall, sent) = (system::wall(), system::monotonic());
         let watched = self.host.as_ref().and_then(|host| host.watched());
         let call = self.of_rows(&scripts::FETCH, keys);
         let (server, rows): (i64, Vec<Fields>) = self
@@ -274,7 +274,8 @@ impl ChangeLog for RedisLog {
             return Err(super::not_ours());
         }
         let (seal, clocks) = (self.seal.as_deref(), &self.clocks);
-        let reading = |key| Reading { key, now, wall, uptime, watched, seal, clocks };
+        let heard = system::monotonic();
+        let reading = |key| Reading { key, now, wall, sent, heard, watched, seal, clocks };
         Ok(rows
             .iter()
             .zip(keys)
@@ -312,18 +313,18 @@ fn anchor_at((id, said): &Line) -> Option<Anchor> {
 }
 
 /// What `TIME` answered, to who asked at `sent`.
-pub(super) fn told(answer: Value, sent: Uptime) -> RedisResult<Told> {
+pub(super) fn told(answer: Value, sent: Uptime) -> RedisResult<ServerTime> {
     let (seconds, micros): (i64, i64) = from_redis_value(answer)?;
     let clock = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-    Ok(Told { clock, sent, heard: system::monotonic() })
+    Ok(ServerTime { clock, sent, heard: system::monotonic() })
 }
 
 /// What a server answers to a look.
 pub(super) struct Answers {
     pub lines: Vec<Value>,
-    pub told: Told,
+    pub told: ServerTime,
     /// What it told at the look before, on the same connection.
-    pub before: Option<Told>,
+    pub before: Option<ServerTime>,
 }
 
 /// What the answers say: where the log ends and, asked for an anchor, the line there.
@@ -341,7 +342,7 @@ pub(super) fn looked(answers: Answers, anchor: Option<&Anchor>) -> Option<Looked
         Some(anchor) => at(line()?)? == *anchor,
     };
     let set_back = before.is_some_and(|before| told.is_set_back(&before));
-    Some(Looked { stands, last, clock: told.clock, heard_at: told.heard, set_back })
+    Some(Looked { stands, last, told, set_back })
 }
 
 /// What is said of keys that this release knows. Lines of another shape and keys of another kind are a later

@@ -91,7 +91,8 @@ impl RedisStore {
             key,
             now,
             wall: system::wall(),
-            uptime: system::monotonic(),
+            sent: system::monotonic(),
+            heard: system::monotonic(),
             watched: self.host.as_ref().and_then(|host| host.watched()),
             seal: self.seal.as_deref(),
             clocks: &self.clocks,
@@ -137,7 +138,7 @@ impl RedisStore {
     ) -> Result<Reply<CommitReply>, StoreError> {
         let reading = self.reading(key, now);
         let fields: Fields = self.run(call)?;
-        scripts::commit_reply(&fields, reading).ok_or_else(not_ours)
+        scripts::commit_reply(&fields, reading.answered()).ok_or_else(not_ours)
     }
 
     /// What remains of each instant, the minting by our clock, then the body: see `publish` in
@@ -185,7 +186,7 @@ impl RedisStore {
             .arg(expiry(claim.lease));
         let reading = self.reading(key, now);
         let fields: Fields = self.run(&call)?;
-        scripts::claim_reply(&fields, claim.secret, reading).ok_or_else(not_ours)
+        scripts::claim_reply(&fields, claim.secret, reading.answered()).ok_or_else(not_ours)
     }
 }
 

@@ -9,8 +9,8 @@ use redis::{FromRedisValue as _, Script, Value};
 
 use super::age::{Disagreement, Instants};
 use super::envelope::{self, Unreadable};
-use crate::clock::server::Watched;
-use crate::clock::{Moment, Uptime, WallTime};
+use crate::clock::server::{ServerTime, Watched};
+use crate::clock::{Moment, Uptime, WallTime, system};
 use crate::entry::{Entry, Key, Timing, Version};
 use crate::seal::{KeyId, Seal};
 use crate::store::log::{Fetched, Stored};
@@ -41,14 +41,22 @@ pub type Body = Result<Entry, (Version, Unreadable)>;
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
     pub key: &'a Key,
-    /// All from before the request was sent, so transit brings deadlines nearer.
+    /// These from before the request was sent, so transit brings deadlines nearer.
     pub now: Moment,
     pub wall: WallTime,
-    pub uptime: Uptime,
+    pub sent: Uptime,
+    /// When it was answered.
+    pub heard: Uptime,
     /// What this host has watched of the server's clock.
     pub watched: Option<Watched>,
     pub seal: Option<&'a Seal>,
     pub clocks: &'a Clocks,
+}
+
+impl Reading<'_> {
+    pub fn answered(self) -> Self {
+        Self { heard: system::monotonic(), ..self }
+    }
 }
 
 /// Whether the clocks that date an entry agree; see [`super::age`].
@@ -173,8 +181,8 @@ impl<'a> Reader<'a> {
             now: self.now?,
         };
         let watched = reading.watched.filter(|_| instants.agree_with(version));
-        let vouched = watched
-            .is_some_and(|watched| watched.vouches(instants.minted, instants.now, reading.uptime));
+        let told = ServerTime { clock: instants.now, sent: reading.sent, heard: reading.heard };
+        let vouched = watched.is_some_and(|watched| watched.vouches(instants.minted, &told));
         let dated = instants.dated(reading.now, reading.wall, vouched);
         if let Some(disagreement) = dated.disagreement {
             reading.clocks.disagree(disagreement);

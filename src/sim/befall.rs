@@ -154,6 +154,18 @@ impl World {
         self.replaced();
     }
 
+    /// What a server that took over may have kept of it.
+    pub fn remove_foreign(&mut self) {
+        for row in self.keys.iter().map(witness::row_of).collect::<Vec<_>>() {
+            let foreign = network::with(|network| {
+                network.servers[self.master].data.peek_text(&row).is_some()
+            });
+            if foreign {
+                self.lose(|server| server.data.remove(&row));
+            }
+        }
+    }
+
     fn replaced(&mut self) {
         network::with(|network| {
             witness::replaced(self.master, &network.servers[self.master].data);

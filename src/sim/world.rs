@@ -191,6 +191,7 @@ impl World {
             }
         });
         witness::disturbed(None, task::now());
+        self.remove_foreign();
     }
 
     /// Nothing has broken for so many seconds, so these hosts hear of everything.

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{Noticed, Reply, StoreError};
-use crate::clock::{Moment, Uptime};
+use crate::clock::Moment;
+use crate::clock::server::ServerTime;
 use crate::entry::{Entry, Key, Version};
 use crate::seal::KeyId;
 
@@ -25,10 +26,8 @@ pub struct Looked {
     pub stands: bool,
     /// Where the log ends.
     pub last: Anchor,
-    /// The server's clock, in milliseconds.
-    pub clock: i64,
-    /// When it was heard here, which is a little later.
-    pub heard_at: Uptime,
+    /// The server's clock.
+    pub told: ServerTime,
     /// Whether the server's clock has gone back since the last look at it.
     pub set_back: bool,
 }

@@ -21,8 +21,8 @@ use super::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Flying, Health, Heard, Host, Known, Lease,
     Leave, Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
 };
-use crate::clock::server::{ServerLead, Watched};
-use crate::clock::{Clock, Moment, Uptime, WallTime};
+use crate::clock::server::{ServerLead, ServerTime, Watched};
+use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
@@ -479,13 +479,13 @@ impl Host for MemoryHost {
         state.in_doubt.then_some(state.doubt.as_millis() as u64)
     }
 
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool) {
+    fn hear_clock(&self, told: &ServerTime, noted: i64, set_back: bool) {
         let now = self.clock.now();
         let heard = {
             let mut state = self.state.lock();
-            let heard = state.server_lead.heard(told, now, set_back);
+            let heard = state.server_lead.heard(told.clock, now, set_back);
             state.server_lead = heard.lead;
-            state.watched = Some(Watched::look(state.watched, told, noted, heard_at));
+            state.watched = Some(Watched::look(state.watched, told, noted));
             heard
         };
         self.stood_still_for(heard.gained);

@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Moment, Uptime};
+use crate::clock::server::ServerTime;
+use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
@@ -514,10 +515,10 @@ pub trait Host: Store + Clock {
     /// Whether something is in doubt that nobody has compared yet.
     fn in_doubt(&self) -> Option<u64>;
 
-    /// The server's clock showed `told`, in milliseconds, some time before now. Where it has gained on this
-    /// host, this host stood still and does not know it: everything here comes nearer by as much.
-    /// `set_back`: that clock has gone back since it was heard last.
-    fn hear_clock(&self, told: i64, noted: i64, heard_at: Uptime, set_back: bool);
+    /// What the server's clock shows. Where it has gained on this host, this host stood still and does not know it:
+    /// everything here comes nearer by as much. `noted`: the latest instant in the log; `set_back`: that clock has
+    /// gone back since it was heard last.
+    fn hear_clock(&self, told: &ServerTime, noted: i64, set_back: bool);
 
     /// Whatever it had is that much older.
     fn stood_still_for(&self, gained: Option<Duration>) {

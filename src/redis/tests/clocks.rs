@@ -55,7 +55,7 @@ fn a_host_whose_clock_is_ahead_shares_what_is_minted_while_it_watches() {
     let before = mint(&server.store(), &key("crm"), 1, "one");
     thread::sleep(Duration::from_millis(50));
     let looked = log.look(None).unwrap();
-    host.hear_clock(looked.clock, 0, looked.heard_at, looked.set_back);
+    host.hear_clock(&looked.told, 0, looked.set_back);
     // Within the millisecond nobody knows which was first.
     thread::sleep(Duration::from_millis(2));
     let since = mint(&server.store(), &key("erp"), 2, "two");

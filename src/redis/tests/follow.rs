@@ -185,7 +185,7 @@ fn an_anchor_stands_where_its_line_is_and_says_what_it_said() {
 fn a_look_tells_the_servers_clock() {
     let server = Server::start();
     let before = system::wall().unix_millis();
-    let told = RedisLog::new(server.config()).look(None).unwrap().clock;
+    let told = RedisLog::new(server.config()).look(None).unwrap().told.clock;
     assert!((before - 20..=system::wall().unix_millis() + 20).contains(&told), "{told}");
 }
 

@@ -134,7 +134,7 @@ fn while_versions_run_ahead_a_late_commit_lives_no_longer_for_it() {
     let log = RedisLog::new(server.config());
     let watch = || {
         let looked = log.look(None).unwrap();
-        watcher.hear_clock(looked.clock, 0, looked.heard_at, looked.set_back);
+        watcher.hear_clock(&looked.told, 0, looked.set_back);
     };
     watch();
     thread::sleep(Duration::from_millis(5));

@@ -1,6 +1,7 @@
 //! The contract of [`Host`]: what a host notes of keys beside their records, and of its authority.
 
 use super::*;
+use crate::clock::server::{ServerTime, Watched};
 use crate::store::log::Anchor;
 use crate::store::{Asked, Boarding, Heard, Host, Leave, Right};
 
@@ -233,13 +234,15 @@ fn a_silence_ends_with_an_answer(host: &dyn Host, pace: &dyn Pace) {
     assert_eq!(host.may_ask(host.now()), Leave::Withheld { certain: false });
 }
 
-/// The server's clock, as this host's monotonic clock goes.
-fn told(host: &dyn Host, later: i64) -> i64 {
-    host.now().as_millis() + 500_000 + later
+/// The server's clock, as this host's monotonic clock goes; of a server that answers at once.
+fn told(host: &dyn Host, later: i64) -> ServerTime {
+    let clock = host.now().as_millis() + 500_000 + later;
+    let at = Moment::from_millis(clock - 9_000);
+    ServerTime { clock, sent: at, heard: at }
 }
 
 fn a_host_that_stood_still_is_brought_nearer(host: &dyn Host, _: &dyn Pace) {
-    let hear = |told| host.hear_clock(told, 0, Moment::from_millis(told - 9_000), true);
+    let hear = |told: ServerTime| host.hear_clock(&told, 0, true);
     hear(told(host, 0));
     let before = host.now();
     hear(told(host, 3_600_000));
@@ -251,12 +254,10 @@ fn a_host_that_stood_still_is_brought_nearer(host: &dyn Host, _: &dyn Pace) {
 
 fn watched(host: &dyn Host, _: &dyn Pace) {
     assert_eq!(host.watched(), None);
-    let uptime = Moment::from_millis(9_000);
     let told = told(host, 0);
-    host.hear_clock(told, 0, uptime, true);
-    let watched = host.watched().unwrap();
-    assert_eq!((watched.since, watched.lead), (told, told - 9_000));
-    host.hear_clock(told - 60_000, 0, uptime, true);
-    let watched = host.watched().unwrap();
-    assert_eq!((watched.since, watched.lead), (told, told - 69_000), "it was set back");
+    host.hear_clock(&told, 0, true);
+    let known = |since: i64, lead: i64| Some(Watched { since, lead, at: told.heard });
+    assert_eq!(host.watched(), known(told.clock, 9_000));
+    host.hear_clock(&ServerTime { clock: told.clock - 60_000, ..told }, 0, true);
+    assert_eq!(host.watched(), known(told.clock, 9_000 - 60_000), "it was set back");
 }
