@@ -486,11 +486,12 @@ impl Flight {
     fn claim(&mut self) -> Action {
         self.phase = Phase::Claiming;
         let have = self.have.as_ref().map_or(Version::NONE, |have| have.entry.version);
+        // A store may have lost the floor, and what this host has heard of, or never have known it.
+        let least = self.floor.max(self.newest);
         let claim = Claim {
             secret: *self.secret.get_or_insert_with(Secret::random),
             takeover: self.orphan,
-            // A store may have lost the floor, or never heard of it.
-            newer_than: have.max(self.ran_out).max(Version(self.floor.0.saturating_sub(1))),
+            newer_than: have.max(self.ran_out).max(Version(least.0.saturating_sub(1))),
             highest_known: self.highest,
             rejected: self.rejected,
             lease: self.plan.lease,

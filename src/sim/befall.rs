@@ -147,10 +147,10 @@ impl World {
             lose(server);
             stood > server.data.last_line(LOG).max(server.clock.wall(now) / MS)
         });
-        if hidden {
-            // New lines are below the one that hosts wait behind, until they look for it.
-            witness::split(now, now + LOOKS);
-        }
+        // New lines may be below the one that hosts wait behind, until they look for it. Who is not there misses what
+        // was in the log.
+        let unseen = if hidden { LOOKS } else { UNSEEN };
+        witness::split(now, now + unseen);
         self.replaced();
     }
 
@@ -301,5 +301,7 @@ impl World {
 
 /// A second until a leader looks, and the way there.
 const LOOKS: Micros = 2_000 * MS;
+/// An answer that is under way.
+const UNSEEN: Micros = 50 * MS;
 /// Five until the name is resolved, and the way there.
 const LEFT: Micros = 6_500 * MS;

@@ -92,8 +92,14 @@ impl Witness {
         let row = &self.rows[key];
         // It may have been lost within a tick.
         let newest = row.at(when).version.min(row.at(until).version);
+        let stood = &self.hosts[owner.host].stood;
         let excused = self.splits.iter().any(|Split { from, until }| {
-            (*from..=*until).contains(&when) && version >= row.at(*from - 1).version
+            // Who stood still hears of it, and of what was before, when it goes on.
+            let (since, until) = match stood.iter().find(|stood| stood.contains(from)) {
+                Some(stood) => (*stood.start(), stood.end() + until - from),
+                None => (*from, *until),
+            };
+            (*from..=until).contains(&when) && version >= row.at(since - 1).version
         });
         if version < newest && !excused {
             self.breaks(format!(
@@ -132,6 +138,10 @@ impl Witness {
 
     /// A host mints for itself only when Redis refuses, or was silent for a second.
     fn judge_alone(&mut self, host: usize) {
+        if self.settings.wrong == Wrong::Host(host) {
+            // The second is by its own clock.
+            return;
+        }
         let began = self.lookups.get(&task::current()).map_or(0, |lookup| lookup.began);
         let (now, seen) = (task::now(), &self.hosts[host]);
         let silent = seen.silent_since.is_some_and(|since| now - since >= PATIENCE);
@@ -161,9 +171,19 @@ impl Witness {
 
     /// What was dropped before it was asked for is gone everywhere, as soon as an invalidation can have been heard of.
     fn judge_dropped(&mut self, owner: Owner, key: usize, issued: &Issued, old: Micros) {
-        let dropped = self.drops.iter().any(|(dropped, began, acknowledged)| {
-            *dropped == key && issued.at < *began && *acknowledged < old && self.lost_at < *began
-        });
+        // A server whose clock is behind makes floors below what a host minted for itself.
+        let alone = self.settings.wrong == Wrong::Servers
+            && self.mints.iter().any(|mint| {
+                (mint.authority, mint.key) == (Authority::Host, key)
+                    && (mint.from..=mint.until.unwrap_or(i64::MAX)).contains(&issued.at)
+            });
+        let dropped = !alone
+            && self.drops.iter().any(|(dropped, began, acknowledged)| {
+                *dropped == key
+                    && issued.at < *began
+                    && *acknowledged < old
+                    && self.lost_at < *began
+            });
         if dropped {
             self.breaks(format!("Host {} served what had been dropped for long.", owner.host));
         }

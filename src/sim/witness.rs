@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use super::clock::{MS, Micros};
@@ -67,6 +68,8 @@ pub struct Seen {
     pub moments: Vec<(Moment, Micros)>,
     /// Nothing is asked of it as to Redis before: it could not be reached, or not well.
     pub disturbed_until: Micros,
+    /// When it stood still.
+    pub stood: Vec<RangeInclusive<Micros>>,
     /// It stood still until then, and has not asked for the server's clock since.
     pub unaware: Option<Micros>,
     /// It has heard a server's clock.
@@ -398,5 +401,10 @@ pub fn split(from: Micros, until: Micros) {
 
 /// The host stands still until then.
 pub fn stands(host: usize, until: Micros) {
-    with(|witness| witness.hosts[host].unaware = Some(until));
+    let now = task::now();
+    with(|witness| {
+        let seen = &mut witness.hosts[host];
+        seen.unaware = Some(until);
+        seen.stood.push(now..=until);
+    });
 }
