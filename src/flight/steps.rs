@@ -336,3 +336,17 @@ fn what_another_host_brought_is_served_when_it_is_here() {
     let action = flight.step(Event::Looked(Some(due(Duration::ZERO))), NOW);
     assert!(matches!(action, Action::Done(Ok(_))), "{action:?}");
 }
+
+/// A store may have lost it. Who heard of it has perhaps handed it out.
+#[test]
+fn a_claim_asks_for_nothing_older_than_its_host_has_heard_of() {
+    let mut flight = flight();
+    let right = Right { place: 1, generation: 1 };
+    let boarded = Event::Boarded(Ok(Boarding::Mine { right, orphan: None }));
+    let heard = || Event::Looked(Some(Known { newest: MINTED, ..nothing() }));
+    for event in [Event::Begin, heard(), boarded] {
+        flight.step(event, NOW);
+    }
+    let Action::Claim(_, claim) = flight.step(heard(), NOW) else { panic!() };
+    assert_eq!(claim.newer_than, Version(MINTED.0 - 1));
+}

@@ -4,6 +4,7 @@ use super::clock::{MS, Micros, SECOND};
 use super::data::Value;
 use super::host::Machine;
 use super::plan::{FailOver, Fault, Former, RIGHT, Wrong};
+use super::promises::LOOKS;
 use super::server::Server;
 use super::world::World;
 use super::{network, task, trace, witness};
@@ -299,8 +300,6 @@ impl World {
     }
 }
 
-/// A second until a leader looks, and the way there.
-const LOOKS: Micros = 2_000 * MS;
 /// An answer that is under way.
 const UNSEEN: Micros = 50 * MS;
 /// Five until the name is resolved, and the way there.

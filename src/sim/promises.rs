@@ -17,6 +17,8 @@ use crate::store::{Claim, Host as _, Known, Lease};
 const IN_STEP: Micros = 250 * MS;
 /// A host that stood still for less does not hear of it.
 const STOOD_UNHEARD: Micros = 2_500 * MS;
+/// A second until a leader looks, and the way there.
+pub const LOOKS: Micros = 2 * SECOND;
 /// Who waits for a turn to ask, connects, and is answered slowly.
 const QUEUE: Micros = 500 * MS;
 /// The least pause after a failure, less what clocks and messages take.
@@ -96,7 +98,7 @@ impl Witness {
         let excused = self.splits.iter().any(|Split { from, until }| {
             // Who stood still hears of it, and of what was before, when it goes on.
             let (since, until) = match stood.iter().find(|stood| stood.contains(from)) {
-                Some(stood) => (*stood.start(), stood.end() + until - from),
+                Some(stood) => (*stood.start(), stood.end() + (until - from).max(LOOKS)),
                 None => (*from, *until),
             };
             (*from..=until).contains(&when) && version >= row.at(since - 1).version
