@@ -103,12 +103,15 @@ pub const RULES: [Rule; 14] = [
     lua(
         "what nobody can have issued is not believed",
         POISONED,
-        &[("return version <= latest and version or 0", "return version")],
+        &[(
+            "return version >= 0 and version <= latest and version % 1 == 0 and version or 0",
+            "return version",
+        )],
     ),
     lua(
         "an invalidation is above every lease that was given",
         DROPPED,
-        &[("drop(row, next_version(row, 0))", "drop(row, row.ver + 1)")],
+        &[("drop(row, next_version(row, ARGV[4]))", "drop(row, row.ver + 1)")],
     ),
     lua("who failed is not asked again at once", FAILED, &[("if pause > 0 and", "if false and")]),
     host("a gap puts everything in doubt", LOST, HostRule::Doubt),
