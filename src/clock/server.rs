@@ -135,10 +135,10 @@ mod tests {
     fn looked(looks: &[(i64, i64, bool)]) -> (ServerLead, u64) {
         let (mut here, mut there) = (NOW, NOW + 700_000);
         let (mut lead, mut sum) = (ServerLead::default(), 0);
-        for (passed, told, continued) in looks {
+        for (passed, told, set_back) in looks {
             here += passed;
             there += told;
-            let heard = lead.heard(there, Moment::from_millis(here), *continued);
+            let heard = lead.heard(there, Moment::from_millis(here), *set_back);
             let gained = heard.gained.unwrap_or_default().as_millis() as i64;
             (lead, sum, here) = (heard.lead, sum + gained as u64, here + gained);
         }

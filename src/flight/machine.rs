@@ -543,6 +543,7 @@ impl Flight {
                     return self.postpone(wait, now);
                 }
                 let error = FlightError::MintFailed { reason: reason.clone(), retry_in: wait };
+                // The host knows its own; and what is said to a rejection concerns who has rejected.
                 if self.authority == Authority::Host || self.rejected.is_some() {
                     return self.fail(error, now);
                 }

@@ -1,4 +1,5 @@
--- ARGV: see `publish`; 13 when the lease was given, by the clock of the server that gave it. Replies: now, floor, then accepted … | superseded … | fenced.
+-- ARGV: see `publish`; 13 when the lease was given, by the clock of the server that gave it. Replies: now, floor,
+-- then accepted … | superseded … | fenced.
 
 local row = load_row()
 local version = tonumber(ARGV[4])

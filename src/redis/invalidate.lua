@@ -1,5 +1,5 @@
--- ARGV: 3 rejected digest, or '' for whatever there is, 4 highest known of any key. Replies: now, floor, then 1 when something was
--- dropped.
+-- ARGV: 3 rejected digest, or '' for whatever there is, 4 highest known of any key. Replies: now, floor, then 1
+-- when something was dropped.
 
 local row = load_row()
 local dropped

@@ -78,6 +78,23 @@ fn a_host_whose_clock_is_ahead_shares_what_is_minted_while_it_watches() {
     }
 }
 
+/// Who stood still counts so much less, and the server cannot know it.
+#[test]
+fn what_a_host_that_stood_still_gave_back_is_as_old_as_its_minter_says() {
+    let server = Server::start();
+    let host = Arc::new(MemoryHost::new(Arc::new(ProcessClock::start())));
+    let looked = RedisLog::new(server.config()).look(None).unwrap();
+    host.hear_clock(&looked.told, 0, looked.set_back);
+    thread::sleep(Duration::from_millis(2));
+    let minted = mint(&server.store(), &key("crm"), 1, "one");
+    move_instants(&server, 60_000);
+    let Claimed::Value(entry) = claim(&server.store().on(host), &key("crm"), 2).unwrap() else {
+        panic!()
+    };
+    let by = minted.timing.expires_at.millis_until(entry.timing.expires_at);
+    assert!(by < TICKS, "{by} ms later than it was minted for");
+}
+
 #[test]
 fn a_server_that_is_ahead_ends_an_entry_early_for_who_has_to_ask() {
     let server = Server::start();
