@@ -658,6 +658,10 @@ fn while_nobody_may_mint_a_host_asks_once_a_second_and_not_each_request() {
         fleet.get(1).unwrap_err();
         assert_eq!(claims(&fleet) - before, 1);
     }
+    let before = claims(&fleet);
+    let refused = Plan { rejected: Some(Digest::of(b"refused")), ..fleet.plan() };
+    fleet.get_with(1, refused).unwrap_err();
+    assert_eq!(claims(&fleet) - before, 1);
     fleet.later(5_100);
     fleet.get(1).unwrap();
 }
@@ -985,6 +989,12 @@ fn a_rejection_of_what_only_this_host_has_drops_it_here_before_anybody_is_asked(
             assert_ne!(fleet.get(host).unwrap().entry.value, old.entry.value);
         }
     }
+    // Nor has anything to be told to a store that is away and never had it.
+    let mut fleet = fleet(1);
+    fleet.network.set_down(true);
+    let old = fleet.get(0).unwrap();
+    assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())), Ok(true));
+    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().pending_rejection, None);
 }
 
 #[test]

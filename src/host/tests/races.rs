@@ -286,6 +286,7 @@ fn of_the_key_that_had_a_place_before_nothing_is_left_in_it() {
         assert!(table.may_revalidate(&key, table.now(), later));
         table.set_busy(&key, later);
         table.hear(&key, Version(9), Version(8));
+        table.hear_backoff(&key, later, "HTTP 429", later);
         table.confirm(&key, Version(5), later);
     }
     for n in 0..64 {
@@ -296,6 +297,7 @@ fn of_the_key_that_had_a_place_before_nothing_is_left_in_it() {
         let known = table.look(&key).unwrap();
         assert_eq!((known.floor, known.newest, known.entry), Default::default());
         assert!(known.busy_until < now && known.ask_at < now && known.confirmed_at < now);
+        assert!(known.paused_until < now);
     }
 }
 
