@@ -168,7 +168,7 @@ impl Record {
             |held: &&Entry| held.version == entry.version && held.version > Version::FILE;
         if let Some(held) = self.entry.as_ref().filter(one_mint) {
             entry.timing = entry.timing.earlier(held.timing);
-        } else {
+        } else if entry.version > Version::FILE {
             self.succeeded();
         }
         self.entry = Some(entry);

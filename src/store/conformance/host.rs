@@ -217,6 +217,8 @@ fn a_pause_is_known_until_somebody_has_minted(host: &dyn Host, _: &dyn Pace) {
         end(host);
         assert_eq!(heard(), (Some((until, "HTTP 429".into())), Moment::default()));
     }
+    have(host, Version::FILE.0);
+    assert_eq!(heard().0.map(|it| it.0), Some(until), "a file says nothing of it");
     have(host, 5);
     assert_eq!(heard().0, None);
 }
