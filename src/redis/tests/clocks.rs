@@ -187,3 +187,17 @@ fn a_committed_entry_lives_no_longer_for_a_slow_way() {
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
+
+/// A server that took over and whose clock is behind, or that was set back.
+#[test]
+fn a_pause_lasts_no_longer_when_a_servers_clock_is_behind() {
+    let server = Server::start();
+    let store = server.store();
+    let Claimed::Lease(lease) = claim(&store, &key("crm"), 1).unwrap() else { panic!() };
+    let second = Duration::from_secs(1);
+    let failure = Failure { base: second, least: second, reason: "HTTP 503".into() };
+    store.abandon(&key("crm"), &lease, Some(&failure), now()).unwrap();
+    assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::BackOff { .. })));
+    server.admin().tell("HINCRBYFLOAT {sharedstate}:v:t:-:crm retry_at 600000");
+    assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::Lease(_))));
+}
