@@ -22,7 +22,7 @@ final class RedisLostTest extends TestCase
     {
         $this->server = $this->redis();
         foreach (['north', 'south'] as $name) {
-            $this->hosts[$name] = $this->host($name, ['redis.dsn' => $this->server->dsn()]);
+            $this->hosts[$name] = $this->host($name, ['redis.dsn' => $this->server->dsn()] + self::LIMITS_AS_SHIPPED);
         }
     }
 

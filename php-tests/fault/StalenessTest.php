@@ -30,7 +30,7 @@ final class StalenessTest extends TestCase
         $port = RedisServer::freePort();
         $this->server = $this->redis('--port', (string) $port);
         $between = $network ? new Network($this->folder, $port) : null;
-        $settings = ['max_staleness_ms' => self::MAX_STALENESS_MS];
+        $settings = ['max_staleness_ms' => self::MAX_STALENESS_MS] + self::LIMITS_AS_SHIPPED;
         $this->changing = $this->host('changing', $settings + ['redis.dsn' => "redis://127.0.0.1:$port"], ['pm.max_children' => 2]);
         $this->reading = $this->host('reading', $settings + ['redis.dsn' => "redis://127.0.0.1:" . ($between->port ?? $port)], ['pm.max_children' => 4]);
         return $between;

@@ -399,7 +399,7 @@ final class FaultTableTest extends TestCase
      */
     private function hosts(array $settings, ?string $faketime = null, ?string $clock = null): array
     {
-        $settings += ['token.lease_ms' => FaultRun::LEASE_MS, 'token.wait_timeout_ms' => 8000];
+        $settings += ['token.lease_ms' => FaultRun::LEASE_MS, 'token.wait_timeout_ms' => 8000] + self::LIMITS_AS_SHIPPED;
         $wrapper = [];
         $north = ['pm.max_children' => FaultRun::WORKERS];
         if ($faketime !== null) {

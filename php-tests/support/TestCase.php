@@ -6,6 +6,11 @@ namespace SharedState\Tests\Support;
 
 abstract class TestCase extends \PHPUnit\Framework\TestCase
 {
+    /** What a production host has. A test of a Redis that hangs needs them. */
+    protected const LIMITS_AS_SHIPPED = ['redis.connect_timeout_ms' => 250, 'redis.response_timeout_ms' => 250];
+    /** In every other test, a Redis that answers late on a busy machine is not away. */
+    private const PATIENT_LIMITS = ['redis.connect_timeout_ms' => 2000, 'redis.response_timeout_ms' => 2000];
+
     protected string $folder;
     protected MintLog $mints;
 
@@ -52,7 +57,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         $table = "$this->folder/host-$name";
         @mkdir($table);
         $lines = ['env[TEST_HOST]' => $name, 'env[MINT_LOG]' => $this->mints->file];
-        foreach ($settings + ['host.dir' => $table] as $key => $value) {
+        foreach ($settings + ['host.dir' => $table] + self::PATIENT_LIMITS as $key => $value) {
             $lines["php_admin_value[sharedstate.$key]"] = "\"$value\"";
         }
         return $lines;
