@@ -127,7 +127,7 @@ end_unit() {
     cat "$TEMP/unit-$number.log"
     count "$part" "$good" "$bad" "$took"
     note_skipped "$(unit_tests "$number")" "$part" "$skipped"
-    [ "$bad" = 0 ] || PROBLEMS+=("$title$problem")
+    [ "$bad" = 0 ] || PROBLEMS+=("$title$problem$(failures "$(unit_tests "$number")")")
 }
 
 # forget_group PID: it has ended, and another process may get its number before this script is done.
@@ -154,6 +154,13 @@ note_skipped() {
     [ "$3" -gt 0 ] || return 0
     SKIPPED=$((SKIPPED + $3))
     sed -nE "s/^##teamcity\[testIgnored name='(([^'|]|\|.)*)' message='(([^'|]|\|.)*)'.*/\1: \3/p" "$1" | sed -E "s/\|n/ /g; s/\|(.)/\1/g; s/^/$2: /" >>"$TEMP/skipped"
+}
+
+# failures FILE: each test of a log that failed, and what it said, on a line of its own. The whole log of a unit stands far above the
+# sum, and who keeps the end of a log keeps this.
+failures() {
+    sed -nE "s/^##teamcity\[testFailed name='(([^'|]|\|.)*)' message='(([^'|]|\|.)*)'.*/\n    \1: \3/p" "$1" |
+        sed -E "s/\|[nr]/ /g; s/\|([^n])/\1/g" | cut -c1-600
 }
 
 # last_test NUMBER: what the unit was at.
