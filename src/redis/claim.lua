@@ -5,7 +5,7 @@
 local row = load_row()
 local wait
 if ARGV[7] ~= '' then
-    wait = reject(row, ARGV[7])
+    wait = reject(row, ARGV[7], 0)
 end
 
 if row.ver > tonumber(ARGV[5]) and now < row.s then
@@ -37,9 +37,9 @@ if wait and wait > 0 then
     return reply(row, 'backoff', digits(wait), 'the token was rejected again too soon')
 end
 -- A server whose clock was set back must not make a pause longer than it was meant to be; that of an
--- older release is at most the longest with its jitter.
+-- older release, which does not say, is at most the longest with its jitter.
 local pause = row.retry_at - now
-if pause > 0 and pause <= math.max(row.retry_for, MAX_PAUSE * 1.25) then
+if pause > 0 and pause <= (row.retry_for > 0 and row.retry_for or MAX_PAUSE * 1.25) then
     return reply(row, 'backoff', digits(pause), redis.call('HGET', KEYS[1], 'reason') or '')
 end
 
