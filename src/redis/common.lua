@@ -17,13 +17,6 @@ local now = math.floor(micros / 1000)
 -- a key for good, or all keys. Either clock may be wrong, so the later one counts.
 local latest = math.min(math.max(micros, tonumber(ARGV[2])) + YEAR, LAST)
 
--- A server that was demoted goes on answering who was connected to it. What it has is no news any more, so it
--- is asked to write, even where nothing is to be written. One that writes nothing for another reason is ours.
-local refusal = redis.pcall('HDEL', KEYS[3], '-')
-if type(refusal) == 'table' and refusal.err and refusal.err:find('READONLY', 1, true) then
-    return { err = 'READONLY this server was demoted' }
-end
-
 local function believed(version)
     version = tonumber(version) or 0
     return version >= 0 and version <= latest and version % 1 == 0 and version or 0

@@ -22,12 +22,12 @@ macro_rules! script {
     };
 }
 
-pub static CLAIM: LazyLock<Script> = script!("busy.lua", "common.lua", "claim.lua");
+pub static CLAIM: LazyLock<Script> = script!("demoted.lua", "busy.lua", "common.lua", "claim.lua");
 pub static RENEW: LazyLock<Script> = script!("renew.lua");
-pub static COMMIT: LazyLock<Script> = script!("common.lua", "commit.lua");
-pub static ABANDON: LazyLock<Script> = script!("common.lua", "abandon.lua");
-pub static INVALIDATE: LazyLock<Script> = script!("common.lua", "invalidate.lua");
-pub static RESTORE: LazyLock<Script> = script!("common.lua", "restore.lua");
+pub static COMMIT: LazyLock<Script> = script!("demoted.lua", "common.lua", "commit.lua");
+pub static ABANDON: LazyLock<Script> = script!("demoted.lua", "common.lua", "abandon.lua");
+pub static INVALIDATE: LazyLock<Script> = script!("demoted.lua", "common.lua", "invalidate.lua");
+pub static RESTORE: LazyLock<Script> = script!("demoted.lua", "common.lua", "restore.lua");
 pub static FETCH: LazyLock<Script> = script!("fetch.lua");
 pub static VERSIONS: LazyLock<Script> = script!("versions.lua");
 

@@ -219,6 +219,7 @@ fn a_demoted_master_is_left_for_a_fresh_connection() {
     let server = Server::start();
     let store = server.store();
     let minted = mint(&store, &key("crm"), 1, "one");
+    assert!(matches!(claim(&store, &key("cold"), 1), Ok(Claimed::Lease(_))));
     let mut admin = server.admin();
     admin.tell("REPLICAOF 127.0.0.1 1");
     let refused = |what: Option<StoreError>| {
@@ -229,6 +230,8 @@ fn a_demoted_master_is_left_for_a_fresh_connection() {
     // Nor does it vouch for what it has.
     refused(claim(&store, &key("crm"), 2).err());
     refused(store.restore(&key("crm"), &minted, now()).err());
+    // Not even by a lease that it was told of.
+    refused(claim(&store, &key("cold"), 2).err());
     admin.tell("REPLICAOF NO ONE");
     assert!(store.invalidate(&key("crm"), None, Version::NONE, now()).unwrap().what);
 }
