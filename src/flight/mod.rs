@@ -265,21 +265,24 @@ impl Engine {
         let Some(fleet) = &self.fleet else {
             return self.host.invalidate(key, rejected, Version::NONE, now).map(|reply| reply.what);
         };
-        let here = self.drop_unsynced(key, rejected, now);
         // Below what this host has seen a floor would leave it in use.
-        let highest = self.host.look(key).map_or(Version::NONE, |known| known.highest);
-        match self.ask_fleet(|| fleet.invalidate(key, rejected, highest, now)) {
+        let seen = self.host.look(key).map_or(Version::NONE, |known| match rejected {
+            None => known.highest,
+            Some(digest) => known
+                .entry
+                .filter(|entry| entry.digest() == digest)
+                .map_or(Version::NONE, |entry| entry.version),
+        });
+        let here = self.drop_unsynced(key, rejected, now);
+        match self.ask_fleet(|| fleet.invalidate(key, rejected, seen, now)) {
             Ok(reply) => {
                 self.host.raise_floor(key, reply.floor);
                 Ok(reply.what || here)
             }
-            Err(_) if here => Ok(true),
             Err(_) if rejected.is_some() => {
-                let dropped = self.host.invalidate(key, rejected, Version::NONE, now)?.what;
-                if dropped {
-                    self.host.set_pending_rejection(key, rejected);
-                }
-                Ok(dropped)
+                let synced = self.host.invalidate(key, rejected, Version::NONE, now)?.what;
+                self.keep_rejection(key, rejected, synced);
+                Ok(synced || here)
             }
             Err(error) => {
                 // Without a digest nothing can be sent later: say so, the other hosts go on.
@@ -385,15 +388,16 @@ impl Engine {
         }
     }
 
-    /// One that did not arrive is kept for the next claim; one that did is forgotten, if it is the
-    /// one that was kept.
-    fn note_rejection(&self, key: &Key, sent: Option<Digest>, arrived: bool) {
-        let kept = self.host.look(key).and_then(|known| known.pending_rejection);
-        match sent {
-            Some(_) if !arrived => self.host.set_pending_rejection(key, sent),
-            Some(_) if sent == kept => self.host.set_pending_rejection(key, None),
-            _ => {}
+    /// One that did not arrive goes with the next claim. There is room for one: what the store had, for sure,
+    /// comes before what it may have.
+    fn keep_rejection(&self, key: &Key, rejected: Option<Digest>, sure: bool) {
+        if sure || self.kept_rejection(key).is_none() {
+            self.host.set_pending_rejection(key, rejected);
         }
+    }
+
+    fn kept_rejection(&self, key: &Key) -> Option<Digest> {
+        self.host.look(key).and_then(|known| known.pending_rejection)
     }
 
     pub(crate) fn asked(&self, key: &Key) -> Asked {
@@ -454,12 +458,18 @@ impl Engine {
                     host.extend(key, &right, now.plus(claim.lease));
                     host.note_secret(key, &right, claim.secret);
                 }
-                if authority == Authority::Fleet {
-                    self.drop_unsynced(key, claim.rejected, now);
+                if authority == Authority::Host {
+                    return Event::Claimed(self.host.claim(key, &claim, now));
                 }
+                let here = self.drop_unsynced(key, claim.rejected, now);
                 let reply = self.ask(key, authority, |store| store.claim(key, &claim, now));
-                if authority == Authority::Fleet {
-                    self.note_rejection(key, claim.rejected, reply.is_ok());
+                match claim.rejected {
+                    Some(_) if reply.is_err() => self.keep_rejection(key, claim.rejected, !here),
+                    // It arrived.
+                    Some(_) if claim.rejected == self.kept_rejection(key) => {
+                        self.host.set_pending_rejection(key, None);
+                    }
+                    _ => {}
                 }
                 Event::Claimed(reply)
             }

@@ -73,10 +73,10 @@ impl Store for Witness {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.inner.invalidate(key, rejected, highest_known, now)
+        self.inner.invalidate(key, rejected, seen, now)
     }
 
     fn restore(
@@ -934,6 +934,31 @@ fn a_fenced_minter_does_not_wait_for_its_own_lease() {
     assert_eq!(fleet.clock.now(), before);
 }
 
+/// Who fenced it was the fleet, so that can be reached.
+#[test]
+fn a_host_that_was_alone_and_is_fenced_asks_the_fleet_again() {
+    let mut fleet = fleet(2);
+    fleet.network.set_down(true);
+    let mut minter = fleet.process(0);
+    fleet.run(&mut minter);
+    while !minter.is_minting() {
+        fleet.later(100);
+        fleet.run(&mut minter);
+    }
+    fleet.network.set_down(false);
+    fleet.later(2000);
+    let (host, store, now) = (&fleet.hosts[0].0, &fleet.witness.inner, fleet.clock.now());
+    let seen = host.look(&key()).unwrap().highest;
+    host.raise_floor(&key(), store.invalidate(&key(), None, seen, now).unwrap().floor);
+    fleet.mint(&mut minter, MINT);
+    fleet.run(&mut minter);
+    assert!(minter.is_minting());
+    fleet.mint(&mut minter, MINT);
+    fleet.run(&mut minter);
+    let stored = fleet.witness.inner.look(&key()).unwrap().entry.unwrap();
+    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().entry.unwrap().value, stored.value);
+}
+
 #[test]
 fn a_kept_rejection_survives_the_sending_of_another() {
     let mut fleet = fleet(2);
@@ -989,12 +1014,58 @@ fn a_rejection_of_what_only_this_host_has_drops_it_here_before_anybody_is_asked(
             assert_ne!(fleet.get(host).unwrap().entry.value, old.entry.value);
         }
     }
-    // Nor has anything to be told to a store that is away and never had it.
+    // A store that is away may have it all the same: what was lost may be the answer.
     let mut fleet = fleet(1);
     fleet.network.set_down(true);
     let old = fleet.get(0).unwrap();
     assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())), Ok(true));
-    assert_eq!(fleet.hosts[0].0.look(&key()).unwrap().pending_rejection, None);
+    assert_eq!(kept(&fleet), Some(old.entry.digest()));
+}
+
+fn kept(fleet: &Fleet) -> Option<Digest> {
+    fleet.hosts[0].0.look(&key()).unwrap().pending_rejection
+}
+
+/// There is room for one.
+#[test]
+fn the_rejection_of_what_the_store_has_is_kept_and_not_that_of_what_it_may_have() {
+    for says_so_alone in [true, false] {
+        let mut fleet = fleet(1);
+        let first = fleet.get(0).unwrap();
+        fleet.network.set_down(true);
+        let second = fleet.get_with(0, rejecting(&fleet, &first)).unwrap();
+        assert_eq!(kept(&fleet), Some(first.entry.digest()));
+        fleet.later(2000);
+        if says_so_alone {
+            assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(second.entry.digest())), Ok(true));
+        } else {
+            let third = fleet.get_with(0, rejecting(&fleet, &second)).unwrap();
+            assert_ne!(third.entry.value, second.entry.value);
+        }
+        assert_eq!(kept(&fleet), Some(first.entry.digest()));
+    }
+}
+
+#[test]
+fn a_host_that_has_nothing_keeps_the_rejection_of_what_the_store_may_have() {
+    let fleet = fleet(1);
+    fleet.network.set_down(true);
+    let digest = Digest::of(b"seen elsewhere");
+    assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(digest)), Ok(false));
+    assert_eq!(kept(&fleet), Some(digest));
+}
+
+/// The rejected token was lost by the store, and the leader has it in hand to give it back.
+#[test]
+fn what_the_store_has_lost_and_a_host_rejects_is_not_given_back() {
+    let mut fleet = fleet(2);
+    let old = fleet.get(0).unwrap();
+    fleet.get(1).unwrap();
+    fleet.witness.inner.evict(&key());
+    assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())), Ok(true));
+    assert!(fleet.hosts[0].0.look(&key()).unwrap().entry.is_none());
+    let given_back = fleet.witness.inner.restore(&key(), &old.entry, fleet.clock.now()).unwrap();
+    assert_eq!(given_back.what, Committed::Fenced);
 }
 
 #[test]

@@ -92,27 +92,31 @@ local function left(started_at, pause)
 end
 
 -- 0: dropped. Above: another one was dropped a moment ago, so this one stays in force for that
--- long. nil: it is not the present entry.
-local function reject(row, digest)
-    if row.ver == 0 or row.digest ~= digest then
-        return nil
-    end
+-- long. nil: it is not the present entry. `held`: its version where the caller has it, else 0.
+local function reject(row, digest, held)
+    local version = row.ver
+    if version == 0 or row.digest ~= digest then
+        version = believed(held)
+        -- Above all that is stored: this server has lost it, and the caller or another host would give it back.
+        if version <= row.ver or version < row.floor then
+            return nil
+        end
     -- It worked for long enough to show that issuer and endpoint are at one again; unless it was
     -- rejected all the while, too soon to be dropped.
-    if now - row.m >= (row.u - row.m) / 2 and row.early ~= row.ver then
+    elseif now - row.m >= (row.u - row.m) / 2 and row.early ~= version then
         row.rejections = 0
     end
     if row.rejections > 0 then
         local pause = math.min(1000 * 2 ^ math.min(row.rejections - 1, 16), MAX_PAUSE)
         local wait = left(row.reject_at, pause)
         if wait > 0 then
-            redis.call('HSET', KEYS[1], 'early', digits(row.ver))
+            redis.call('HSET', KEYS[1], 'early', digits(version))
             return wait
         end
     end
     redis.call('HSET', KEYS[1], 'rejections', digits(row.rejections + 1), 'reject_at', digits(now))
     -- Not above a mint in flight: that one is already the answer to this rejection.
-    drop(row, row.ver + 1)
+    drop(row, version + 1)
     return 0
 end
 

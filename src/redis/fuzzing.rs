@@ -46,8 +46,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn reading(&self) -> Reading<'a> {
-        let watched =
-            Watched { lead: WALL.unix_millis() - UPTIME.as_millis(), since: 0, at: UPTIME };
+        let lead = WALL.unix_millis() - UPTIME.as_millis();
+        let watched = Watched { lead, since: 0, from: UPTIME, at: UPTIME };
         Reading {
             key: self.key,
             now: NOW,

@@ -285,12 +285,11 @@ impl Store for RedisStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         _now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
         let mut call = self.call(&scripts::INVALIDATE, key);
-        call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default())
-            .arg(highest_known.0);
+        call.arg(rejected.map(|digest| digest.to_string()).unwrap_or_default()).arg(seen.0);
         scripts::invalidate_reply(&self.run(&call)?, system::wall()).ok_or_else(not_ours)
     }
 

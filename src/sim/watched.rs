@@ -116,10 +116,10 @@ impl Store for WatchedStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        let reply = self.inner.invalidate(key, rejected, highest_known, now);
+        let reply = self.inner.invalidate(key, rejected, seen, now);
         self.told("invalidation", key, reply)
     }
 

@@ -115,10 +115,10 @@ impl Store for FaultyStore {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.through(|store| store.invalidate(key, rejected, highest_known, now))
+        self.through(|store| store.invalidate(key, rejected, seen, now))
     }
 
     fn restore(

@@ -287,16 +287,17 @@ pub trait Store: Send + Sync {
 
     /// Raise the floor so that the present entry is never served again.
     /// With `rejected`: only when that is the present entry's digest, and only once per
-    /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew.
+    /// [`rejection_pause`]; a token that had lived half its usable life starts the count anew. `seen` is its
+    /// version where the caller has it, for a store that lost it must not get it back.
     /// Without: whatever is stored goes, and a mint in flight is fenced. The floor is then a new
-    /// version of the store's own, above `highest_known` as in a [`Claim`], so that nothing issued before
-    /// can come back.
+    /// version of the store's own, above `seen`, the highest of any key as in a [`Claim`], so that nothing
+    /// issued before can come back.
     /// Returns whether anything was dropped.
     fn invalidate(
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError>;
 

@@ -61,7 +61,7 @@ impl Record {
         claim: &Claim,
         issue: impl FnOnce(Version) -> Version,
     ) -> Claimed {
-        let rejection = claim.rejected.map(|rejected| self.reject(at, rejected));
+        let rejection = claim.rejected.map(|rejected| self.reject(at, rejected, Version::NONE));
         if let Some(entry) = self.served(at)
             && entry.version > claim.newer_than
         {
@@ -134,16 +134,16 @@ impl Record {
         &mut self,
         at: &mut Context<'_>,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         issue: impl FnOnce(Version) -> Version,
     ) -> bool {
         if let Some(rejected) = rejected {
-            return matches!(self.reject(at, rejected), Rejection::Dropped);
+            return matches!(self.reject(at, rejected, seen), Rejection::Dropped);
         }
         let dropped = self.served(at).is_some() || self.live_lease(at.now).is_some();
         // The floor is a version of its own that no mint ever gets: above the stored one, above
         // the live lease's, and above that of a lease that has run out.
-        *at.floor = issue(self.above(at, highest_known));
+        *at.floor = issue(self.above(at, seen));
         dropped
     }
 
@@ -204,21 +204,29 @@ impl Record {
         self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     }
 
-    fn reject(&mut self, at: &mut Context<'_>, rejected: Digest) -> Rejection {
+    fn reject(&mut self, at: &mut Context<'_>, rejected: Digest, held: Version) -> Rejection {
         let in_force = |entry: &&Entry| entry.version >= *at.floor && entry.digest() == rejected;
-        let Some(entry) = self.entry.as_ref().filter(in_force) else {
-            return Rejection::NotCurrent;
+        let (version, half) = match self.entry.as_ref().filter(in_force) {
+            Some(entry) => (entry.version, lived_half(&entry.timing, at.now)),
+            None => {
+                let held = held.believed(at.latest);
+                // Above all that is stored: it was lost here, and whoever has it would give it back.
+                if held <= self.stored() || held < *at.floor {
+                    return Rejection::NotCurrent;
+                }
+                (held, false)
+            }
         };
-        if lived_half(&entry.timing, at.now) && self.rejected_early != entry.version {
+        if half && self.rejected_early != version {
             self.rejections = 0;
         }
         // The first waits for nothing, not even for a clock that began at zero.
         if self.rejections > 0 && at.now < self.reject_at {
-            self.rejected_early = entry.version;
+            self.rejected_early = version;
             return Rejection::TooSoon(at.now.until(self.reject_at));
         }
         // Not above a mint in flight: that one is already the answer to this rejection.
-        *at.floor = entry.version.next().max(*at.floor);
+        *at.floor = version.next();
         self.rejections = self.rejections.saturating_add(1);
         self.reject_at = at.now.plus(rejection_pause(self.rejections));
         Rejection::Dropped

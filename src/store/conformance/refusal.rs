@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = claims![
     an_invalidation_fences_a_lease_that_ran_out,
     an_invalidation_of_nothing_raises_the_floor_above_what_may_come_back,
     another_digest_drops_nothing,
+    what_was_lost_is_rejected_by_whoever_has_it,
     a_rejected_token_goes_at_once_and_the_mint_in_flight_may_land,
     rejections_in_a_row_are_paced,
     a_token_that_lived_half_its_life_is_rejected_at_once,
@@ -132,6 +133,22 @@ fn another_digest_drops_nothing(b: &Bench) {
     b.minted(1, "one");
     assert!(!b.reject("another"));
     assert_eq!(b.value(), "one");
+}
+
+/// A row was evicted. Nobody who has the entry may give it back after it was rejected.
+fn what_was_lost_is_rejected_by_whoever_has_it(b: &Bench) {
+    let lost = b.entry(&b.lease_by(1), "lost");
+    b.pace.pass(LONG);
+    let reject = |digest, held| b.store.invalidate(&key(), Some(digest), held, b.now()).unwrap();
+    assert!(!reject(lost.digest(), Version::NONE).what, "who has not got it drops nothing");
+    let reply = reject(lost.digest(), lost.version);
+    assert_eq!((reply.what, reply.floor), (true, lost.version.next()));
+    assert_eq!(b.restore(&lost), Committed::Fenced);
+    assert!(!reject(lost.digest(), lost.version).what, "once");
+    let newer = b.minted(2, "newer");
+    assert!(!reject(lost.digest(), lost.version).what, "what is newer stays");
+    assert!(!reject(lost.digest(), newer.version).what, "and so does what is as new");
+    assert_eq!(b.restore(&newer), Committed::Accepted);
 }
 
 fn a_rejected_token_goes_at_once_and_the_mint_in_flight_may_land(b: &Bench) {
