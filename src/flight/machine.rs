@@ -736,6 +736,10 @@ impl Flight {
         }
         self.fenced = true;
         self.rejected = None;
+        // Who fenced a host that was alone may have been the fleet, which then can be reached again.
+        if self.fleet {
+            self.authority = Authority::Fleet;
+        }
         // A claim with the old secret would find the old lease, and one with a new secret would
         // wait for it to run out: pass it on.
         self.orphan = self.secret.take();
