@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BATCH: usize = 256;
 /// Keys fetched with their values in one question, at the most.
 const BODIES: usize = 64;
+/// The clock is coarse, and it is later after this.
+const TICK: Duration = Duration::from_millis(11);
 /// Keys in doubt compared in a second: all hosts of a large fleet may be in doubt at once, and a key costs the
 /// server some 5 µs. What is read meanwhile is asked about on its own.
 const DOUBTED_PER_SECOND: u32 = 64;
@@ -272,7 +274,8 @@ impl Machine {
             }
             Event::Doubted(id, keys) => {
                 self.doubt = Some(Doubt::listed(id, keys));
-                self.doubted_at = now;
+                // What is confirmed in the same tick of the clock stays in doubt.
+                self.doubted_at = now.plus(TICK);
             }
             Event::Listed(keys) => match &mut self.doubt {
                 Some(doubt) => {

@@ -533,6 +533,9 @@ fn with_much_to_give_back_to_a_slow_store_each_turn_is_short() {
         let slow = move || clock.advance(Duration::from_millis(100));
         scene.store.strike(n, Fault::Meanwhile(Box::new(slow)));
     }
+    // In the first turn all is put in doubt.
+    assert!(scene.leader.turn(Duration::ZERO));
+    scene.clock.advance(Duration::from_millis(20));
     let mut beats = 0;
     while scene.store.operations() < KEYS {
         let (before, heartbeat) = (scene.clock.now(), scene.host.health().heartbeat);
@@ -559,4 +562,19 @@ fn with_much_to_fetch_from_a_slow_store_each_turn_is_short() {
     scene.turn();
     let took = before.until(scene.clock.now());
     assert!(took <= ENOUGH + slow * 2, "{took:?}");
+}
+
+/// A worker asks, is told of the old one, and another host commits, all before the clock ticks; and in the same tick the
+/// leader finds that it has missed something.
+#[test]
+fn what_was_confirmed_in_the_tick_of_the_doubt_is_compared() {
+    let mut scene = Scene::with_keys(1);
+    scene.turns(3);
+    let tick = scene.clock.now();
+    scene.host.confirm(&key(0), Version(7), tick);
+    scene.log.lose_lines();
+    let beat = scene.host.health().heartbeat;
+    scene.host.doubt();
+    scene.host.beat(tick.plus_millis(50), &scene.host.anchor().unwrap());
+    assert!(scene.confirmed_at(&key(0)) <= beat.max(tick), "nobody has compared it since");
 }
