@@ -8,6 +8,8 @@ use super::{Moment, Uptime};
 const TOLERANCE_MS: i64 = 2_000;
 /// Who has not looked for longer has not watched: nobody led, or the way to the server was cut.
 const UNWATCHED_MS: i64 = 5_000;
+/// Servers that take turns, and whose clocks differ, may bring what is held nearer its end once in this time.
+const LONG_MS: i64 = 600_000;
 /// Ticks, and what clocks drift by from one look to the next. A clock that is set by less than that is believed, so
 /// it must be far below every margin.
 const STEP_MS: i64 = 100;
@@ -61,8 +63,9 @@ impl ServerLead {
     }
 
     /// `told` by the server some time before `now`, so what it leads by is more rather than less.
-    /// `set_back`: its clock has gone back since it was heard last ([`ServerTime::is_set_back`]).
-    pub fn heard(self, told: i64, now: Moment, set_back: bool) -> HeardClock {
+    /// `sure`: its clock has gone back since it was heard last ([`ServerTime::is_set_back`]), or it is the one that
+    /// this host has watched for long ([`Watched::for_long`]).
+    pub fn heard(self, told: i64, now: Moment, sure: bool) -> HeardClock {
         let least = told.saturating_sub(now.as_millis());
         let Some(known) = self.0 else {
             return HeardClock { lead: Self(Some(least)), gained: None };
@@ -72,9 +75,10 @@ impl ServerLead {
             let span = Duration::from_millis(gained.unsigned_abs());
             return HeardClock { lead: self, gained: Some(span) };
         }
-        // Another server's clock that is behind proves nothing, and the first may be back soon. What it gains
-        // little by little is kept until it is worth a step.
-        let lead = if gained < -TOLERANCE_MS && set_back { Self(Some(least)) } else { self };
+        // Another server's clock that is behind proves nothing, and the first may be back soon; nor does a host
+        // timeline that has gone ahead. But a lead that is too large hides a standstill. What the clock gains little by
+        // little is kept until it is worth a step.
+        let lead = if gained < -TOLERANCE_MS && sure { Self(Some(least)) } else { self };
         HeardClock { lead, gained: None }
     }
 }
@@ -88,7 +92,8 @@ pub struct Watched {
     /// No instant that it told since, and none that it told another host, lies before a step back that was
     /// not seen. In milliseconds of that clock. It only grows.
     pub since: i64,
-    /// The last look.
+    /// The first look at this very clock, and the last.
+    pub from: Uptime,
     pub at: Uptime,
 }
 
@@ -97,8 +102,11 @@ impl Watched {
     /// of one that it took over from.
     pub fn look(known: Option<Self>, told: &ServerTime, noted: i64) -> Self {
         let (least, most, at) = (told.least(), told.most(), told.heard);
-        let anew = |since: i64| Self { lead: least, since: since.max(told.clock).max(noted), at };
-        let Some(Self { lead, since, at: last }) = known else { return anew(i64::MIN) };
+        let anew = |since: i64| {
+            let since = since.max(told.clock).max(noted);
+            Self { lead: least, since, from: at, at }
+        };
+        let Some(Self { lead, since, from, at: last }) = known else { return anew(i64::MIN) };
         if last.millis_until(at) > UNWATCHED_MS || least > lead.saturating_add(STEP_MS) {
             // This host stood still, and has not watched; or that clock was set ahead.
             return anew(since);
@@ -106,13 +114,18 @@ impl Watched {
         if most < lead.saturating_sub(STEP_MS) {
             // Set back, or another server's. What the former clock told to others may lie ahead of this one's.
             let former = at.as_millis().saturating_add(lead);
-            return Self { lead: least, since: since.max(former).max(noted), at };
+            return anew(since.max(former));
         }
         // What it has noted of later than now a clock told that was not seen here.
         let unseen = noted > told.clock.saturating_add(STEP_MS);
         let since = if unseen { since.max(noted) } else { since };
         // Clocks drift, so the last answer is believed, as far as it says anything.
-        Self { lead: lead.max(least).min(most), since, at }
+        Self { lead: lead.max(least).min(most), since, from, at }
+    }
+
+    /// Whether no other clock has been seen in between for so long that what it shows is what counts.
+    pub fn for_long(&self) -> bool {
+        self.from.millis_until(self.at) >= LONG_MS
     }
 
     /// Whether the server's clock alone tells the age of what was minted at `minted`, by the answer that `told`
@@ -132,13 +145,17 @@ mod tests {
     const NOW: i64 = 5_000_000_000;
 
     /// The lead after looks at a server's clock: (milliseconds later here, there), and what it gained in all.
+    /// A second passes by the monotonic clock, which no pause and no setting moves.
     fn looked(looks: &[(i64, i64, bool)]) -> (ServerLead, u64) {
         let (mut here, mut there) = (NOW, NOW + 700_000);
-        let (mut lead, mut sum) = (ServerLead::default(), 0);
-        for (passed, told, set_back) in looks {
+        let (mut lead, mut sum, mut watched) = (ServerLead::default(), 0, None);
+        for (uptime, (passed, told, set_back)) in (1..).zip(looks) {
             here += passed;
             there += told;
-            let heard = lead.heard(there, Moment::from_millis(here), *set_back);
+            let look = Watched::look(watched, &took(there, uptime * 1_000, 0), 0);
+            let sure = *set_back || look.for_long();
+            watched = Some(look);
+            let heard = lead.heard(there, Moment::from_millis(here), sure);
             let gained = heard.gained.unwrap_or_default().as_millis() as i64;
             (lead, sum, here) = (heard.lead, sum + gained as u64, here + gained);
         }
@@ -186,6 +203,21 @@ mod tests {
             (0, 60_000, true),
         ]);
         assert_eq!(gained, 60_000);
+    }
+
+    /// A wall clock that was set ahead, or another server that was ahead for a while, has moved the host timeline, but
+    /// not what the server is ahead of it. A standstill of less than that would go unheard.
+    #[test]
+    fn after_the_timeline_has_gone_ahead_a_standstill_is_noticed_all_the_same() {
+        let second = (1_000, 1_000, false);
+        let mut looks = vec![second, (601_000, 1_000, false)];
+        looks.extend([second; 60]);
+        let mut unheard = looks.clone();
+        unheard.push((0, 300_000, false));
+        assert_eq!(looked(&unheard).1, 0, "it may be another server's clock");
+        looks.extend([second; 600]);
+        looks.push((0, 300_000, false));
+        assert_eq!(looked(&looks).1, 300_000);
     }
 
     /// What is known after looks at a server's clock: (milliseconds later here, there).

@@ -21,7 +21,7 @@ use crate::entry::Version;
 
 /// Changes whenever the meaning of a byte changes: part of the folder's hash, so two releases side
 /// by side never share a table.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
 pub const MAGIC: u64 = u64::from_be_bytes(*b"SHSTATE\n");
 
 pub const PAGE: usize = 4096;
@@ -64,9 +64,10 @@ pub struct Header {
     pub answered_at: AtomicU64,
     /// [`crate::clock::server::ServerLead`]; zero before it was heard. Leaders.
     pub server_lead: AtomicI64,
-    /// [`crate::clock::server::Watched`]: since when (written first, fetch-max), the lead and the last look; zero
-    /// before the first. Leaders; of two that write at once nothing is left that is believed too much.
+    /// [`crate::clock::server::Watched`]: since when (written first, fetch-max), the first look at the clock, the lead
+    /// and the last look; zero before the first. Leaders; of two that write at once nothing is left that is believed too much.
     pub watched_since: AtomicI64,
+    pub watched_from: AtomicI64,
     pub watched_lead: AtomicI64,
     pub watched_at: AtomicI64,
     /// The right to follow the change log: [`RightWord`], its generation is the term.
@@ -75,7 +76,7 @@ pub struct Header {
     /// `crate::leader`.
     pub heartbeat: AtomicU64,
     /// What was not confirmed since this moment is in doubt (high 63 bits), and whether that is still to be
-    /// compared. Leaders, by compare-and-set; read after the heartbeat, written before it.
+    /// compared. Leaders, by compare-and-set.
     pub doubt: AtomicU64,
     /// What is in doubt was the newest at this moment.
     pub doubted_beat: AtomicU64,
@@ -84,7 +85,7 @@ pub struct Header {
     pub anchor: [AtomicU64; 3],
     /// The right to ask the authority, for a few processes at a time: [`RightWord`].
     pub askers: [AtomicU64; ASKERS],
-    _reserved: [AtomicU64; 26 - ASKERS],
+    _reserved: [AtomicU64; 25 - ASKERS],
     /// Any process, relaxed adds.
     pub counters: [AtomicU64; COUNTERS],
     /// [`Tag::of`] the keys whose usable entries had to make room, each in a place that it decides; zero
@@ -98,8 +99,9 @@ impl Header {
         // In the other order than they are written.
         let at = Moment::from_millis(self.watched_at.load(Acquire));
         let lead = self.watched_lead.load(Acquire);
+        let from = Moment::from_millis(self.watched_from.load(Acquire));
         let since = self.watched_since.load(Acquire);
-        (lead != 0).then_some(Watched { lead, since, at })
+        (lead != 0).then_some(Watched { lead, since, from, at })
     }
 }
 

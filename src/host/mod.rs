@@ -329,11 +329,11 @@ impl Store for HostTable {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
         self.edit(key, now, |record, at| {
-            record.invalidate(at, rejected, highest_known, |above| self.table().issue(above))
+            record.invalidate(at, rejected, seen, |above| self.table().issue(above))
         })
     }
 
@@ -628,13 +628,19 @@ impl Host for HostTable {
     fn doubt(&self) -> u64 {
         let table = self.table();
         let header = table.header();
-        let seen = Doubt(header.doubt.load(Acquire));
-        // What is still in doubt since an earlier time goes on being vouched for no longer than then.
-        if seen.is_settled() {
-            header.doubted_beat.store(header.heartbeat.load(Acquire), Release);
+        let (doubt, settled, beat) = loop {
+            let seen = Doubt(header.doubt.load(Acquire));
+            let beat = header.heartbeat.load(Acquire);
+            let doubt = Doubt::from(table.now().as_millis().max(seen.since()));
+            if header.doubt.swing(seen.0, doubt.0) {
+                break (doubt, seen.is_settled(), beat);
+            }
+        };
+        // What is still in doubt since an earlier time goes on being vouched for no longer than then. Who is stopped
+        // before this line leaves an earlier beat, which vouches for less, and writes one when it wakes.
+        if settled {
+            header.doubted_beat.store(beat, Release);
         }
-        let doubt = Doubt::from(table.now().as_millis().max(seen.since()));
-        header.doubt.store(doubt.0, Release);
         (0..table.map.sizes().slots).for_each(|slot| wake(table.map.slot(slot)));
         doubt.0
     }
@@ -654,10 +660,15 @@ impl Host for HostTable {
         let watched = Watched::look(header.watched(), told, noted);
         // A reader in between has the former lead, and so takes a server that is behind for no witness.
         header.watched_since.fetch_max(watched.since, AcqRel);
+        header.watched_from.store(watched.from.as_millis(), Release);
         header.watched_lead.store(watched.lead, Release);
         header.watched_at.store(watched.at.as_millis(), Release);
         let (word, now) = (&header.server_lead, table.now());
-        let heard = ServerLead::from_word(word.load(Relaxed)).heard(told.clock, now, set_back);
+        let heard = ServerLead::from_word(word.load(Relaxed)).heard(
+            told.clock,
+            now,
+            set_back || watched.for_long(),
+        );
         word.store(heard.lead.word(), Relaxed);
         self.stood_still_for(heard.gained);
     }

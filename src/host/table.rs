@@ -350,7 +350,9 @@ impl Table {
         let header = self.header();
         // The heartbeat first: one that came after a doubt is not to be taken for one before it.
         let heartbeat = header.heartbeat.load(Acquire) as i64;
-        let in_doubt = asked < Doubt(header.doubt.load(Acquire)).since();
+        // Of two things in one tick of the clock nobody can say which was first.
+        let since = Doubt(header.doubt.load(Acquire)).since();
+        let in_doubt = since > 0 && asked <= since;
         if in_doubt { heartbeat.min(header.doubted_beat.load(Acquire) as i64) } else { heartbeat }
     }
 

@@ -127,7 +127,11 @@ impl State {
 
     /// Up to when the leader vouches for what was last confirmed at `asked`.
     fn vouched(&self, asked: Moment) -> Moment {
-        if asked < self.doubt { self.heartbeat.min(self.doubted_beat) } else { self.heartbeat }
+        if self.doubt > Moment::default() && asked <= self.doubt {
+            self.heartbeat.min(self.doubted_beat)
+        } else {
+            self.heartbeat
+        }
     }
 
     fn confirmed_at(&self, slot: &Slot) -> Moment {
@@ -263,12 +267,10 @@ impl Store for MemoryHost {
         &self,
         key: &Key,
         rejected: Option<Digest>,
-        highest_known: Version,
+        seen: Version,
         now: Moment,
     ) -> Result<Reply<bool>, StoreError> {
-        self.edit(key, now, |record, at, issue| {
-            record.invalidate(at, rejected, highest_known, issue)
-        })
+        self.edit(key, now, |record, at, issue| record.invalidate(at, rejected, seen, issue))
     }
 
     fn restore(
@@ -483,9 +485,10 @@ impl Host for MemoryHost {
         let now = self.clock.now();
         let heard = {
             let mut state = self.state.lock();
-            let heard = state.server_lead.heard(told.clock, now, set_back);
+            let watched = Watched::look(state.watched, told, noted);
+            let heard = state.server_lead.heard(told.clock, now, set_back || watched.for_long());
             state.server_lead = heard.lead;
-            state.watched = Some(Watched::look(state.watched, told, noted));
+            state.watched = Some(watched);
             heard
         };
         self.stood_still_for(heard.gained);

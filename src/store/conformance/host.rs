@@ -258,7 +258,8 @@ fn watched(host: &dyn Host, _: &dyn Pace) {
     assert_eq!(host.watched(), None);
     let told = told(host, 0);
     host.hear_clock(&told, 0, true);
-    let known = |since: i64, lead: i64| Some(Watched { since, lead, at: told.heard });
+    let (from, at) = (told.heard, told.heard);
+    let known = |since: i64, lead: i64| Some(Watched { since, lead, from, at });
     assert_eq!(host.watched(), known(told.clock, 9_000));
     host.hear_clock(&ServerTime { clock: told.clock - 60_000, ..told }, 0, true);
     assert_eq!(host.watched(), known(told.clock, 9_000 - 60_000), "it was set back");
