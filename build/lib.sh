@@ -236,12 +236,12 @@ foreground() {
 
 # wait_until SECONDS WHAT COMMAND...: polls until the command succeeds; shows the logs if it never does.
 wait_until() {
-    local deadline=$((SECONDS + $1)) what=$2
+    local within=$1 deadline=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" 2>/dev/null; do
         if [ "$SECONDS" -ge "$deadline" ]; then
             tail -n 20 "$TEMP"/*.log >&2 || true
-            die "$what did not come up"
+            die "$what did not come up within $within s"
         fi
         sleep 0.05
     done

@@ -122,7 +122,7 @@ final class FaultTableTest extends TestCase
     public function test_log_and_meta_evicted(): void
     {
         $evict = fn () => $this->redis->command('DEL', '{sharedstate}:log', '{sharedstate}:meta');
-        $this->fault('log and `issued` evicted, every 500 ms for 3 s', $this->fleet(), 3.0, meanwhile: $this->every(0.5, $evict));
+        $this->fault('log and `meta` evicted, every 500 ms for 3 s', $this->fleet(), 3.0, meanwhile: $this->every(0.5, $evict));
     }
 
     /** @group slow */
