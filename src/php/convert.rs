@@ -87,9 +87,15 @@ fn from_object(object: &ZendObject, kind: Kind) -> Result<Answer, Refused> {
     Ok(Answer::Object { token, expires })
 }
 
-/// The result of a method, or `None` when the class does not have it.
+/// The result of a public method, or of `__call`, by which a proxy stands for another object. `None`
+/// when the class has neither.
 fn method(object: &ZendObject, name: &str) -> Result<Option<Zval>, Refused> {
-    let result = object.try_call_method(name, Vec::new());
+    let result = if zend::has_public_method(object, name) {
+        object.try_call_method(name, Vec::new())
+    } else {
+        let arguments = ZendHashTable::new();
+        object.try_call_method("__call", vec![&name, &arguments])
+    };
     if zend::pending().is_some() {
         return Err(Refused::Threw);
     }

@@ -5,14 +5,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ext_php_rs::types::Zval;
-use log::warn;
+use log::{error, warn};
 
-use super::callable::{self, Called};
+use super::callable::{self, Callable, Called};
 use super::exceptions::Stop;
 use super::runtime::{Event, Runtime};
 use super::tickets::{self, Holder};
-use super::{rates, zend};
+use super::{fibers, rates, zend};
 use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
@@ -35,7 +34,7 @@ pub type Read<'a> = &'a dyn Fn(Answer, Moment) -> Result<Minted, String>;
 #[derive(Clone, Copy)]
 pub enum Maker<'a> {
     /// The caller's, and how its answer is read.
-    Callable(&'a Zval, Read<'a>),
+    Callable(&'a Callable, Read<'a>),
     /// The configured sources of rates. What is merely due is renewed in the background.
     Sources(&'a Refresher),
     Nothing,
@@ -91,8 +90,8 @@ impl<'a> Flight<'a> {
 
     fn fly(&self, mut plan: Plan) -> Result<Served, Stop> {
         plan.may_mint = !matches!(self.maker, Maker::Nothing);
-        if let Some(holder) = tickets::holder(self.key) {
-            return self.without_waiting(plan, holder);
+        if let Some(served) = self.after_the_other_fiber(&plan)? {
+            return Ok(served);
         }
         let outer = tickets::innermost();
         if let Some((_, until)) = &outer {
@@ -118,21 +117,36 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// This thread holds the key's ticket itself: what is usable is served, but nothing waits.
-    fn without_waiting(&self, mut plan: Plan, holder: Holder) -> Result<Served, Stop> {
-        plan.may_mint = false;
-        plan.wait_until = self.runtime.now();
-        if let Step::Served(served) = self.runtime.engine.begin(self.key, &plan) {
-            return Ok(served);
+    /// Where this thread holds the key's ticket itself: what is usable is served, and else another fiber is
+    /// waited for. `None`: nobody holds it any more.
+    fn after_the_other_fiber(&self, plan: &Plan) -> Result<Option<Served>, Stop> {
+        if tickets::holder(self.key).is_none() {
+            return Ok(None);
+        }
+        let now = Plan { may_mint: false, wait_until: self.runtime.now(), ..*plan };
+        if let Step::Served(served) = self.runtime.engine.begin(self.key, &now) {
+            return Ok(Some(served));
         }
         let name = String::from_utf8_lossy(self.key.name());
-        Err(Stop::Throw(Error::WaitTimeout(match holder {
-            Holder::Caller => format!("recursion: the callable of '{name}' asks for '{name}'"),
-            Holder::OtherFiber => format!(
-                "the callable of '{name}' is suspended in another fiber of this thread; resume it \
-                 before asking for '{name}' again"
-            ),
-        })))
+        while let Some(holder) = tickets::holder(self.key) {
+            let sentence = match holder {
+                Holder::Caller => format!("recursion: the callable of '{name}' asks for '{name}'"),
+                Holder::OtherFiber if self.runtime.now() >= plan.wait_until => {
+                    self.count(Event::WaitTimedOut);
+                    format!(
+                        "the callable of '{name}' is suspended in another fiber of this thread, and has not \
+                         ended within the time to wait for it"
+                    )
+                }
+                Holder::OtherFiber if fibers::step_aside()? => continue,
+                Holder::OtherFiber => format!(
+                    "the callable of '{name}' is suspended in another fiber of this thread; resume it \
+                     before asking for '{name}' again"
+                ),
+            };
+            return Err(Stop::Throw(Error::WaitTimeout(sentence)));
+        }
+        Ok(None)
     }
 
     fn failed(&self, error: FlightError, outer: Option<(Vec<u8>, Moment)>) -> Error {
@@ -201,7 +215,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn call(&self, ticket: Ticket, callable: &Zval, read: Read<'_>) -> Result<Step, Stop> {
+    fn call(&self, ticket: Ticket, callable: &Callable, read: Read<'_>) -> Result<Step, Stop> {
         let (from, version) = (ticket.minted_from, ticket.version());
         let id = tickets::open(self.runtime, ticket);
         if self.key.kind() == Kind::Sheet {
@@ -240,28 +254,34 @@ impl<'a> Flight<'a> {
                 let step = finish(Outcome::Abandoned);
                 self.told("the callable could not be called", step)
             }
-            Called::Failed(reason) => {
-                match finish(self.failure(reason.clone())) {
-                    Step::Served(served) => {
-                        // The old token is still good: the failure is the operator's business.
-                        zend::clear_exception();
-                        warn!("{} failed, the old value is served: {reason}", self.what());
-                        Ok(Step::Served(served))
-                    }
-                    step => {
-                        warn!("{} failed, and nothing is served: {reason}", self.what());
-                        Err(Stop::Throw(Error::MintFailed {
-                            what: self.what(),
-                            reason,
-                            retry_in: self.give_up(step),
-                        }))
-                    }
+            Called::Failed(reason) => match finish(self.failure(reason.clone())) {
+                Step::Served(served) => {
+                    // The old token is still good: the failure is the operator's business.
+                    zend::clear_exception();
+                    warn!("{} failed, the old value is served: {reason}", self.what());
+                    Ok(Step::Served(served))
                 }
-            }
-            Called::Broken(reason) => {
-                finish(self.failure(reason));
-                Err(Stop::Pending)
-            }
+                step => {
+                    warn!("{} failed, and nothing is served: {reason}", self.what());
+                    Err(Stop::Throw(Error::MintFailed {
+                        what: self.what(),
+                        reason,
+                        retry_in: self.give_up(step),
+                    }))
+                }
+            },
+            // A bug, or an answer that it was not written for: a page fails with it only where it has nothing else.
+            Called::Broken(reason) => match finish(self.failure(reason.clone())) {
+                Step::Served(served) => {
+                    zend::clear_exception();
+                    error!("{} failed, the old value is served: {reason}", self.what());
+                    Ok(Step::Served(served))
+                }
+                step => {
+                    self.give_up(step);
+                    Err(Stop::Pending)
+                }
+            },
             Called::Interrupted => {
                 finish(Outcome::Abandoned);
                 Err(Stop::Pending)

@@ -54,35 +54,66 @@ pub struct Runtime {
 /// The process's runtime, shared by its threads.
 static CURRENT: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
 
+/// How far this thread is with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Outside,
+    Serving,
+    /// Between our RSHUTDOWN and the last code of the application: PHP writes sessions and closes streams in
+    /// between. What belongs to the request's memory is gone, so nothing is remembered in it.
+    Ending,
+    /// And it was used since.
+    UsedLate,
+}
+
 thread_local! {
-    /// Whether a request is being served.
-    static SERVING: Cell<bool> = const { Cell::new(false) };
+    static PHASE: Cell<Phase> = const { Cell::new(Phase::Outside) };
     /// The runtime whose settings were compared in this request.
     static CHECKED: RefCell<Option<Arc<Runtime>>> = const { RefCell::new(None) };
 }
 
 /// RINIT.
 pub fn request_begins() {
-    SERVING.set(true);
+    PHASE.set(Phase::Serving);
 }
 
-/// RSHUTDOWN, last.
+/// RSHUTDOWN.
+pub fn request_is_ending() {
+    PHASE.set(Phase::Ending);
+}
+
+/// Whether what is answered may be remembered until RSHUTDOWN.
+pub fn remembers() -> bool {
+    PHASE.get() == Phase::Serving
+}
+
+pub fn was_used_late() -> bool {
+    PHASE.get() == Phase::UsedLate
+}
+
+/// When no code of the application runs any more.
 pub fn request_ends() {
-    SERVING.set(false);
+    PHASE.set(Phase::Outside);
     forget(CHECKED.take());
 }
 
 /// The runtime, for a call inside a request.
 pub fn current() -> Result<Arc<Runtime>, Error> {
+    if PHASE.get() == Phase::Ending {
+        PHASE.set(Phase::UsedLate);
+    }
     if let Some(runtime) = CHECKED.with_borrow(|checked| checked.as_ref().and_then(usable)) {
         return Ok(runtime);
     }
-    if !SERVING.get() || zend::is_preloading() {
+    if zend::is_preloading() {
         return Err(Error::Config(
             "sharedstate cannot be used before the first request (in an opcache.preload script): \
              what it opened there would be shared with every worker"
                 .into(),
         ));
+    }
+    if PHASE.get() == Phase::Outside {
+        return Err(Error::Config("sharedstate cannot be used outside of a request".into()));
     }
     let runtime = shared()?;
     if let Some(name) = runtime.settings.first_change() {

@@ -6,6 +6,7 @@ use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::array::Array;
+use super::callable::Callable;
 use super::exceptions::{Stop, unbuilt};
 use super::flights::{Flight, Maker, Minted};
 use super::options::Token;
@@ -43,12 +44,12 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     }
     let later =
         options.defer && options.rejected.is_none() && defer::has_response() && due(&runtime, &key);
-    let callable = match call.callable {
-        Some(it) if later && defer::renew_later(&key, call.name, it, question.options)? => None,
+    let callable = match call.callable.map(Callable::own) {
+        Some(it) if later && defer::renew_later(&key, call.name, &it, question.options)? => None,
         callable => callable,
     };
-    let served =
-        fly(&runtime, &key, &options, callable, options.plan(&runtime.config, runtime.now()))?;
+    let plan = options.plan(&runtime.config, runtime.now());
+    let served = fly(&runtime, &key, &options, callable.as_ref(), plan)?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
     if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
         let span = runtime.now().until(served.trusted_until);
@@ -66,7 +67,7 @@ fn due(runtime: &Runtime, key: &Key) -> bool {
 
 /// What `shared_token_get` put off, by the arguments it was called with. Waits for nobody: who renews
 /// it already does it for all.
-pub fn renew(name: Str, callable: &Zval, options: Option<Array>) -> Result<(), Stop> {
+pub fn renew(name: Str, callable: &Callable, options: Option<Array>) -> Result<(), Stop> {
     let runtime = runtime::current()?;
     let options = Token::parse(options.map(Array::table), 3, &runtime.config)?;
     let key = key(name, options.fingerprint)?;
@@ -82,7 +83,7 @@ fn fly(
     runtime: &Arc<Runtime>,
     key: &Key,
     options: &Token,
-    callable: Option<&Zval>,
+    callable: Option<&Callable>,
     plan: Plan,
 ) -> Result<Served, Stop> {
     let read = |answer: Answer, from: Moment| {

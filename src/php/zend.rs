@@ -3,10 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
 
 use ext_php_rs::ffi::{
-    HashTable, IS_OBJECT, ext_php_rs_compiler_globals, ext_php_rs_executor_globals, zend_ini_entry,
-    zend_object, zend_read_property, zend_string,
+    HashTable, IS_OBJECT, ZEND_ACC_PUBLIC, ext_php_rs_compiler_globals, ext_php_rs_executor_globals,
+    zend_call_known_function, zend_fcall_info_cache, zend_function, zend_ini_entry,
+    zend_is_callable_ex, zend_object, zend_read_property, zend_string,
 };
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
@@ -128,6 +131,47 @@ pub fn exception_message(exception: &ZendObject) -> Option<Str> {
     slot.and_then(Str::in_slot)
 }
 
+/// Calls what PHP has found callable already, and has told of when it is of a deprecated form. `None`: it cannot
+/// be called from here. An exception may be pending after it. Whoever owns the callable keeps alive what runs.
+pub fn call(callable: &Zval, argument: &Zval) -> Option<Zval> {
+    /// `IS_CALLABLE_SUPPRESS_DEPRECATIONS`
+    const TOLD: u32 = 1 << 1;
+    let mut found = MaybeUninit::<zend_fcall_info_cache>::zeroed();
+    let mut result = Zval::new();
+    // SAFETY: PHP fills in what it finds, and takes it back in the call. Nothing here is on the heap, for a fatal
+    // error in the callable jumps over this frame.
+    unsafe {
+        let callable = std::ptr::from_ref(callable).cast_mut();
+        let found = found.as_mut_ptr();
+        if !zend_is_callable_ex(callable, null_mut(), TOLD, null_mut(), found, null_mut()) {
+            return None;
+        }
+        zend_call_known_function(
+            (*found).function_handler,
+            (*found).object,
+            (*found).called_scope,
+            &raw mut result,
+            1,
+            std::ptr::from_ref(argument).cast_mut(),
+            null_mut(),
+        );
+    }
+    Some(result)
+}
+
+/// Whether anybody may call the method, whose name is given in any case.
+pub fn has_public_method(object: &ZendObject, name: &str) -> bool {
+    // SAFETY: a live object has a class, whose table holds pointers to functions by their names in
+    // lower case. All members of the union begin with the flags.
+    unsafe {
+        (*object.ce)
+            .function_table
+            .get(name.to_ascii_lowercase().as_str())
+            .and_then(|slot| slot.ptr::<zend_function>())
+            .is_some_and(|function| (*function).common.fn_flags & ZEND_ACC_PUBLIC != 0)
+    }
+}
+
 /// Forget the pending exception; its destructor may run user code.
 pub fn clear_exception() {
     // SAFETY: called inside a handler, where an exception may be pending or not; both are fine.
@@ -147,6 +191,13 @@ pub fn is_preloading() -> bool {
 pub fn active_fiber() -> *const c_void {
     // SAFETY: reads one pointer of this thread's executor globals.
     unsafe { (*ext_php_rs_executor_globals()).active_fiber.cast_const().cast() }
+}
+
+/// Whether a fiber, which is alive, is suspended. One that has resumed another is not.
+pub fn is_suspended(fiber: *const c_void) -> bool {
+    // SAFETY: by [`active_fiber`], and an object comes first in a fiber. The method is PHP's own.
+    let fiber = unsafe { &*fiber.cast::<ZendObject>() };
+    fiber.try_call_method("isSuspended", Vec::new()).is_ok_and(|answer| answer.is_true())
 }
 
 /// The value of an INI setting in this thread's table, until the setting changes.
@@ -180,6 +231,12 @@ pub fn print_info(text: &str) {
     unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
 }
 
+/// Ends all output buffers, and so may run user code. What they hold goes to the web server.
+pub fn end_output_buffers() {
+    // SAFETY: called inside a handler, on a PHP thread.
+    unsafe { ext_php_rs::ffi::php_output_end_all() };
+}
+
 /// Marks parameter `index` (from zero) of a registered function `#[\SensitiveParameter]`: its value
 /// is left out of stack traces. Before PHP 8.2 the mark exists but nobody reads it.
 pub fn mark_sensitive(function: &str, index: u32) {
@@ -190,7 +247,7 @@ pub fn mark_sensitive(function: &str, index: u32) {
         let globals = ext_php_rs_compiler_globals();
         let Some(table) = (*globals).function_table.as_ref() else { return };
         let Some(function) =
-            table.get(function).and_then(|slot| slot.ptr::<ext_php_rs::ffi::zend_function>())
+            table.get(function).and_then(|slot| slot.ptr::<zend_function>())
         else {
             return;
         };
@@ -204,6 +261,12 @@ pub fn mark_sensitive(function: &str, index: u32) {
             0,
         );
     }
+}
+
+/// What a value is behind a reference, with an owner more: it lives until this is dropped, whatever
+/// user code does to the variable.
+pub fn counted(value: &Zval) -> Zval {
+    value.dereference().shallow_clone()
 }
 
 /// PHP's name for the type of a value, as in its own error messages.
