@@ -361,7 +361,25 @@ namespace SharedState {
     class Exception extends \RuntimeException {}
 
     /** The callable failed, here (then `getPrevious()` is its exception) or at another worker. */
-    class MintFailed extends Exception {}
+    class MintFailed extends Exception
+    {
+        /** In how many seconds the fleet may try again, from when it was thrown. */
+        public readonly ?float $retryAfter;
+
+        public function __construct(string $message = '', int $code = 0, ?\Throwable $previous = null, ?float $retryAfter = null) {}
+    }
+
+    /**
+     * For a callable to throw: the issuer or the source said when to ask again (`Retry-After`). It is a failure like any
+     * other, and nobody in the fleet asks again before.
+     */
+    class RetryLater extends Exception
+    {
+        /** 0 to 86400. */
+        public readonly float $seconds;
+
+        public function __construct(float $seconds, string $message = '', ?\Throwable $previous = null) {}
+    }
 
     /** Nobody came up with a value in time, or waiting would have been for oneself. */
     class WaitTimeout extends Exception {}

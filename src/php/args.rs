@@ -8,7 +8,7 @@ use std::ptr::null_mut;
 
 use ext_php_rs::ffi::{HashTable, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
-use ext_php_rs::zend::ExecuteData;
+use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
 
 use super::exceptions::Stop;
 use super::string::Str;
@@ -67,6 +67,14 @@ pub struct Base<'a> {
 pub struct Fetching<'a> {
     pub callable: Option<&'a Zval>,
     pub options: Option<&'a ZendHashTable>,
+}
+
+/// What an exception of ours is made of.
+pub struct Told<'a> {
+    pub message: Option<Str>,
+    pub code: i64,
+    pub previous: Option<&'a Zval>,
+    pub seconds: Option<f64>,
 }
 
 /// What the parser wrote: pointers into the argument slots, which live as long as the frame.
@@ -221,4 +229,39 @@ pub fn limit(ex: &ExecuteData) -> Result<i64, Stop> {
 /// No parameters.
 pub fn nothing(ex: &ExecuteData) -> Result<(), Stop> {
     parse!(ex, c"")
+}
+
+/// `string $message = '', int $code = 0, ?\Throwable $previous = null, ?float $retryAfter = null`
+pub fn failure(ex: &ExecuteData) -> Result<Told<'_>, Stop> {
+    let (mut to, mut code) = (empty(), 0_i64);
+    let (mut previous, mut seconds, mut unknown) = (null_mut::<Zval>(), 0.0_f64, true);
+    parse!(
+        ex,
+        c"|SlO!d!",
+        &raw mut to.first,
+        &raw mut code,
+        &raw mut previous,
+        throwable(),
+        &raw mut seconds,
+        &raw mut unknown
+    )?;
+    let message = string(to.first).ok();
+    Ok(Told { message, code, previous: slot(previous), seconds: (!unknown).then_some(seconds) })
+}
+
+/// `float $seconds, string $message = '', ?\Throwable $previous = null`
+pub fn later(ex: &ExecuteData) -> Result<Told<'_>, Stop> {
+    let (mut to, mut previous, mut seconds) = (empty(), null_mut::<Zval>(), 0.0_f64);
+    parse!(ex, c"d|SO!", &raw mut seconds, &raw mut to.first, &raw mut previous, throwable())?;
+    let message = string(to.first).ok();
+    Ok(Told { message, code: 0, previous: slot(previous), seconds: Some(seconds) })
+}
+
+fn throwable() -> *const ClassEntry {
+    std::ptr::from_ref(ce::throwable())
+}
+
+fn slot<'a>(value: *mut Zval) -> Option<&'a Zval> {
+    // SAFETY: null, or an argument's slot, which lives as long as the frame.
+    unsafe { value.as_ref() }
 }

@@ -6,12 +6,13 @@
 //! which nobody can change.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{CatchError, ce, try_catch};
 
 use super::convert::{self, Refused};
-use super::{array, zend};
+use super::{array, exceptions, zend};
 use crate::entry::Key;
 use crate::error::redact;
 use crate::token::Answer;
@@ -59,8 +60,8 @@ pub enum Called {
     Unusable(String),
     /// It cannot be called from here, and no exception says why: the caller's affair, not the issuer's.
     Uncallable,
-    /// An `\Exception` is pending; what it said, without secrets.
-    Failed(String),
+    /// An `\Exception` is pending; what it said, without secrets, and for how long nobody should ask again.
+    Failed(String, Duration),
     /// An `\Error` is pending: a bug in the callable, not a failure of the issuer.
     Broken(String),
     /// Nobody's failure, and pending: `exit()`, its fiber was destroyed, or an autoloader threw before it was
@@ -127,7 +128,7 @@ fn thrown() -> Called {
         None => class,
     });
     if exception.instance_of(ce::exception()) {
-        Called::Failed(reason)
+        Called::Failed(reason, exceptions::asked_to_wait(exception).unwrap_or_default())
     } else {
         Called::Broken(reason)
     }

@@ -49,7 +49,9 @@ fn aside() -> Result<bool, Stop> {
 const REVOLT: &str = "Revolt\\EventLoop";
 
 fn by_revolt() -> Result<Option<Zval>, Stop> {
-    let Some(suspension) = call("Revolt\\EventLoop::getSuspension", vec![])? else { return Ok(None) };
+    let Some(suspension) = call("Revolt\\EventLoop::getSuspension", vec![])? else {
+        return Ok(None);
+    };
     let resume = method(&suspension, "resume")?;
     let Some(resume) = call("Closure::fromCallable", vec![&resume])? else { return Ok(None) };
     if call("Revolt\\EventLoop::delay", vec![&PAUSE_S, &resume])?.is_none() {

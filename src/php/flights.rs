@@ -254,7 +254,7 @@ impl<'a> Flight<'a> {
                 let step = finish(Outcome::Abandoned);
                 self.told("the callable could not be called", step)
             }
-            Called::Failed(reason) => match finish(self.failure(reason.clone())) {
+            Called::Failed(reason, wait) => match finish(self.failure(reason.clone(), wait)) {
                 Step::Served(served) => {
                     // The old token is still good: the failure is the operator's business.
                     zend::clear_exception();
@@ -271,7 +271,7 @@ impl<'a> Flight<'a> {
                 }
             },
             // A bug, or an answer that it was not written for: a page fails with it only where it has nothing else.
-            Called::Broken(reason) => match finish(self.failure(reason.clone())) {
+            Called::Broken(reason) => match finish(self.failure(reason.clone(), Duration::ZERO)) {
                 Step::Served(served) => {
                     zend::clear_exception();
                     error!("{} failed, the old value is served: {reason}", self.what());
@@ -293,14 +293,15 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn failure(&self, reason: String) -> Outcome {
+    /// `wait`: nobody should ask again before.
+    fn failure(&self, reason: String, wait: Duration) -> Outcome {
         let least = match self.key.kind() {
             Kind::Sheet if self.has_sheet() => {
                 refresher::pause(self.runtime.config.fx_policy.interval)
             }
             _ => Duration::ZERO,
         };
-        Outcome::Failed { reason, least }
+        Outcome::Failed { reason, least: least.max(wait) }
     }
 
     /// The answer cannot be used: a failed mint for the fleet, the fix for whoever wrote it.
@@ -309,7 +310,7 @@ impl<'a> Flight<'a> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
-        let step = finish(self.failure(redact(&sentence)));
+        let step = finish(self.failure(redact(&sentence), Duration::ZERO));
         self.told(&sentence, step)
     }
 
@@ -345,7 +346,7 @@ impl<'a> Flight<'a> {
     /// The callable forked, and this is the child: the right to publish is the parent's.
     fn forked(&self, called: &Called) -> Stop {
         match called {
-            Called::Failed(_) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
+            Called::Failed(..) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
             Called::Bailout => Stop::Bailout,
             _ => Stop::Throw(Error::MintFailed {
                 what: self.what(),

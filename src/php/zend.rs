@@ -7,9 +7,9 @@ use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 
 use ext_php_rs::ffi::{
-    HashTable, IS_OBJECT, ZEND_ACC_PUBLIC, ext_php_rs_compiler_globals, ext_php_rs_executor_globals,
-    zend_call_known_function, zend_fcall_info_cache, zend_function, zend_ini_entry,
-    zend_is_callable_ex, zend_object, zend_read_property, zend_string,
+    HashTable, IS_OBJECT, ZEND_ACC_PUBLIC, ext_php_rs_compiler_globals,
+    ext_php_rs_executor_globals, zend_call_known_function, zend_fcall_info_cache, zend_function,
+    zend_ini_entry, zend_is_callable_ex, zend_object, zend_read_property, zend_string, zend_type,
 };
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
@@ -32,6 +32,21 @@ unsafe extern "C" {
         offset: u32,
         lineno: u32,
     ) -> *mut c_void;
+    fn zend_declare_typed_property(
+        class: *mut ClassEntry,
+        name: *mut zend_string,
+        default: *mut Zval,
+        flags: c_int,
+        comment: *mut zend_string,
+        types: zend_type,
+    ) -> *mut c_void;
+    fn zend_update_property(
+        scope: *mut ClassEntry,
+        object: *mut zend_object,
+        name: *const c_char,
+        length: usize,
+        value: *mut Zval,
+    );
     fn display_ini_entries(module: *mut ext_php_rs::zend::ModuleEntry);
     static zend_ce_closure: *mut ClassEntry;
     static spl_ce_RuntimeException: *mut ClassEntry;
@@ -112,23 +127,80 @@ pub fn is_exit(exception: &ZendObject) -> bool {
 /// The `message` property of an exception or error, whatever a subclass made of `getMessage()`.
 pub fn exception_message(exception: &ZendObject) -> Option<Str> {
     let scope = if exception.instance_of(ce::exception()) { ce::exception() } else { ce::error() };
-    let (scope, object) = (std::ptr::from_ref(scope), std::ptr::from_ref(exception));
     let mut room = Zval::new();
-    let name = c"message";
-    // SAFETY: a declared property of every throwable, read in the scope that declares it: no user
-    // code runs, and the slot belongs to the object, which is pending and so outlives the borrow.
-    let slot = unsafe {
+    property(exception, scope, c"message", &mut room).and_then(Str::in_slot)
+}
+
+/// A property that `class` declares, read in its scope, so that no user code runs.
+pub fn property<'a>(
+    object: &'a ZendObject,
+    class: &ClassEntry,
+    name: &CStr,
+    room: &'a mut Zval,
+) -> Option<&'a Zval> {
+    let (class, object) = (std::ptr::from_ref(class), std::ptr::from_ref(object));
+    // SAFETY: both are live; the slot belongs to the object, or is the room.
+    unsafe {
         zend_read_property(
-            scope.cast_mut(),
+            class.cast_mut(),
             object.cast_mut(),
             name.as_ptr(),
             name.count_bytes(),
             true,
-            &raw mut room,
+            std::ptr::from_mut(room),
         )
         .as_ref()
-    };
-    slot.and_then(Str::in_slot)
+    }
+}
+
+/// Sets a property that `class` declares, in its scope.
+pub fn set_property(object: &ZendObject, class: &ClassEntry, name: &CStr, value: &Zval) {
+    let (class, object) = (std::ptr::from_ref(class), std::ptr::from_ref(object));
+    // SAFETY: both are live, and the engine takes an owner of its own of the value.
+    unsafe {
+        zend_update_property(
+            class.cast_mut(),
+            object.cast_mut(),
+            name.as_ptr(),
+            name.count_bytes(),
+            std::ptr::from_ref(value).cast_mut(),
+        );
+    }
+}
+
+/// The object whose method runs.
+pub fn this(ex: &ExecuteData) -> Option<&ZendObject> {
+    if kind(&ex.This) != IS_OBJECT {
+        return None;
+    }
+    // SAFETY: the type says which member is valid, and the caller's frame holds the object.
+    unsafe { ex.This.value.obj.as_ref() }
+}
+
+/// The types of a property, as masks.
+pub const FLOAT: u32 = 1 << 5;
+pub const MAYBE_FLOAT: u32 = FLOAT | 1 << 1;
+
+/// Declares `public readonly`. MINIT only.
+pub fn declare_readonly(class: &mut ClassEntry, name: &str, types: u32) {
+    /// In all versions since 8.1, and in no binding.
+    const ZEND_ACC_READONLY: u32 = 1 << 7;
+    // SAFETY: while the engine starts; it takes over the name, which lives as long as it does. An undefined value
+    // says that there is no default.
+    unsafe {
+        let name = ZendStr::new_interned(name, true).into_raw();
+        let mut none = Zval::new();
+        none.u1.type_info = 0;
+        let types = zend_type { ptr: null_mut(), type_mask: types };
+        zend_declare_typed_property(
+            class,
+            name,
+            &raw mut none,
+            c_int::try_from(ZEND_ACC_PUBLIC | ZEND_ACC_READONLY).unwrap_or_default(),
+            null_mut(),
+            types,
+        );
+    }
 }
 
 /// Calls what PHP has found callable already, and has told of when it is of a deprecated form. `None`: it cannot
@@ -246,8 +318,7 @@ pub fn mark_sensitive(function: &str, index: u32) {
     unsafe {
         let globals = ext_php_rs_compiler_globals();
         let Some(table) = (*globals).function_table.as_ref() else { return };
-        let Some(function) =
-            table.get(function).and_then(|slot| slot.ptr::<zend_function>())
+        let Some(function) = table.get(function).and_then(|slot| slot.ptr::<zend_function>())
         else {
             return;
         };

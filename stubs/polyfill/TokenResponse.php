@@ -148,7 +148,7 @@ final class TokenResponse
     private static function ofObject(#[\SensitiveParameter] object $object): self
     {
         $class = strtok($object::class, "\0");
-        if (!method_exists($object, 'getToken')) {
+        if (!\is_callable([$object, 'getToken'])) {
             $hint = $object instanceof \stdClass ? ' (json_decode($text, true) makes an array)' : '';
             throw new Unusable("the callable returned an object of class $class$hint; " . self::WANTED);
         }
@@ -156,7 +156,7 @@ final class TokenResponse
         if (!\is_string($token)) {
             throw new Unusable("the callable returned a $class whose getToken() is not a string");
         }
-        $expires = method_exists($object, 'getExpires') ? $object->getExpires() : null;
+        $expires = \is_callable([$object, 'getExpires']) ? $object->getExpires() : null;
         if ($expires !== null && !\is_int($expires) && !(\is_string($expires) && preg_match('/^-?\d{1,18}$/D', $expires) === 1)) {
             throw new Unusable("the callable returned a $class whose getExpires() is neither a Unix time nor null");
         }
