@@ -7,18 +7,17 @@
 //! the response.
 
 use std::cell::{Cell, RefCell};
-use std::panic::AssertUnwindSafe;
 
 use ext_php_rs::convert::IntoZvalDyn;
 use ext_php_rs::types::{ZendCallable, Zval};
-use ext_php_rs::zend::{CatchError, ExecuteData, try_catch};
+use ext_php_rs::zend::ExecuteData;
 use log::warn;
 
 use super::array::Array;
 use super::callable::Callable;
-use super::exceptions::Stop;
+use super::exceptions::{Stop, held_up};
 use super::string::Str;
-use super::{logger, runtime, tokens, zend};
+use super::{args, logger, runtime, tokens, zend};
 use crate::entry::Key;
 use crate::error::redact;
 
@@ -76,15 +75,8 @@ pub fn renew_later(
 /// The callable as a closure. `[$this, 'aPrivateMethod']` and `'self::mint'` are callable in the scope
 /// of the code that asks for the token, where PHP makes the closure, and not in a shutdown function.
 fn bound(callable: &Callable) -> Result<Option<Callable>, Stop> {
-    // Caught here, for the caller owns more than request memory: a deprecated form is told to the
-    // application's error handler, which may end the request.
-    let call = AssertUnwindSafe(|| call("Closure::fromCallable", vec![callable.as_zval()]));
-    let closure = match try_catch(call) {
-        Ok(closure) => closure,
-        Err(CatchError::Bailout) => return Err(Stop::Bailout),
-        // Our own bug; the panic hook has logged where.
-        Err(_) => None,
-    };
+    // A deprecated form is told to the application's error handler, which may end the request.
+    let closure = held_up(|| call("Closure::fromCallable", vec![callable.as_zval()]))?;
     match zend::pending() {
         None => Ok(closure.as_ref().map(Callable::own)),
         Some(thrown) if zend::is_exit(thrown) => Err(Stop::Pending),
@@ -134,8 +126,12 @@ fn nobody_catches(function: &str) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The shutdown function.
-pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
+/// The shutdown function. PHP calls it from no other function; code that does so by its name changes nothing.
+pub fn renew(ex: &ExecuteData) -> Result<Zval, Stop> {
+    args::nothing(ex)?;
+    if zend::has_caller(ex) {
+        return Ok(Zval::null());
+    }
     match TO_GO.take() {
         // Called by somebody else.
         None => return Ok(Zval::null()),

@@ -4,7 +4,7 @@ use ext_php_rs::boxed::ZBox;
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
-use super::exceptions::{Stop, unbuilt};
+use super::exceptions::{Stop, held_up, unbuilt};
 use super::rates::array;
 use super::runtime::Runtime;
 use super::string::Str;
@@ -26,12 +26,15 @@ pub fn entries(ex: &ExecuteData) -> Result<Zval, Stop> {
         Stop::Value(1, why)
     })?;
     let runtime = runtime::current()?;
-    let mut list = ZendHashTable::new();
-    for resident in runtime.residents(limit) {
-        let entry = describe(&resident, &runtime).and_then(|table| list.push(table));
-        entry.map_err(|error| unbuilt(&error))?;
-    }
-    Ok(array(list))
+    let residents = runtime.residents(limit);
+    held_up(|| {
+        let mut list = ZendHashTable::new();
+        for resident in &residents {
+            let entry = describe(resident, &runtime).and_then(|table| list.push(table));
+            entry.map_err(|error| unbuilt(&error))?;
+        }
+        Ok(array(list))
+    })?
 }
 
 fn describe(resident: &Resident, runtime: &Runtime) -> Built<Table> {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use ext_php_rs::builders::{ClassBuilder, FunctionBuilder};
 use ext_php_rs::ffi::zend_throw_exception;
 use ext_php_rs::flags::{DataType, MethodFlags};
 use ext_php_rs::types::{ZendObject, Zval};
-use ext_php_rs::zend::{ClassEntry, ExecuteData, bailout, ce};
+use ext_php_rs::zend::{CatchError, ClassEntry, ExecuteData, bailout, ce, try_catch};
 
 use super::args::{self, Told};
 use super::{functions, zend};
@@ -28,6 +29,17 @@ pub enum Stop {
     Pending,
     /// The engine was ending the request and was held up; let it go on.
     Bailout,
+}
+
+/// Runs what PHP may end by a jump (a fatal error in user code, the memory limit), for a caller that owns more than
+/// request memory.
+pub fn held_up<T>(work: impl FnOnce() -> T) -> Result<T, Stop> {
+    match try_catch(AssertUnwindSafe(work)) {
+        Ok(result) => Ok(result),
+        Err(CatchError::Bailout) => Err(Stop::Bailout),
+        // Our own bug.
+        Err(_) => Err(Error::InvalidValue("internal error, and the log says where".into()).into()),
+    }
 }
 
 impl From<Error> for Stop {

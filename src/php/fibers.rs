@@ -2,13 +2,11 @@
 //! on: who of them wants the same name waits by stepping aside, for a wait that blocks the thread would never end.
 
 use std::ffi::c_void;
-use std::panic::AssertUnwindSafe;
 
 use ext_php_rs::convert::IntoZvalDyn;
 use ext_php_rs::types::{ZendCallable, ZendHashTable, Zval};
-use ext_php_rs::zend::{CatchError, try_catch};
 
-use super::exceptions::Stop;
+use super::exceptions::{Stop, held_up};
 use super::zend;
 
 /// An identity for the fiber that runs now; null for the main flow.
@@ -24,13 +22,7 @@ pub fn is_around_us(fiber: Fiber) -> bool {
 
 /// Let the others go on, and come back. `false`: nobody would resume us.
 pub fn step_aside() -> Result<bool, Stop> {
-    // Caught here, for the caller owns more than request memory.
-    match try_catch(AssertUnwindSafe(aside)) {
-        Ok(stepped) => stepped,
-        Err(CatchError::Bailout) => Err(Stop::Bailout),
-        // Our own bug; the panic hook has logged where.
-        Err(_) => Ok(false),
-    }
+    held_up(aside)?
 }
 
 fn aside() -> Result<bool, Stop> {

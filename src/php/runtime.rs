@@ -131,6 +131,20 @@ pub fn attached() -> Option<Arc<Runtime>> {
     CURRENT.lock().as_ref().and_then(usable)
 }
 
+/// For who only reports: the process's runtime, built where there is a table already. `None`: nobody has used it on
+/// this host.
+pub fn reported() -> Result<Option<Arc<Runtime>>, Error> {
+    if let Some(runtime) = attached() {
+        return Ok(Some(runtime));
+    }
+    let config = ini::snapshot().parse().map_err(Error::Config)?;
+    let seal = seal(&config)?;
+    if !place(&config, seal.as_deref()).table().exists() {
+        return Ok(None);
+    }
+    current().map(Some)
+}
+
 fn usable(runtime: &Arc<Runtime>) -> Option<Arc<Runtime>> {
     (runtime.process == process::generation()).then(|| Arc::clone(runtime))
 }
@@ -160,10 +174,8 @@ fn build() -> Result<Runtime, Error> {
     let settings = ini::snapshot();
     let config = settings.parse().map_err(Error::Config)?;
     logger::configure(&config);
-    let seal = config.encryption_key_file.as_deref().map(keys::seal).transpose()?.map(Arc::new);
-    let identity = identity(&config, seal.as_deref());
-    let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
-    let place = Place::new(&config.host_dir, &identity);
+    let seal = seal(&config)?;
+    let place = place(&config, seal.as_deref());
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
@@ -249,6 +261,16 @@ fn refresher(
 
 /// The name of the sheet that the fx functions work on unless told otherwise.
 pub const DEFAULT_SHEET: &[u8] = b"default";
+
+fn seal(config: &Config) -> Result<Option<Arc<Seal>>, Error> {
+    Ok(config.encryption_key_file.as_deref().map(keys::seal).transpose()?.map(Arc::new))
+}
+
+fn place(config: &Config, seal: Option<&Seal>) -> Place {
+    let identity = identity(config, seal);
+    let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+    Place::new(&config.host_dir, &identity)
+}
 
 /// What has to be the same for two processes to share a table. With another sealing key neither could
 /// read what the other keeps, and each would replace it.

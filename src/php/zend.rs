@@ -168,6 +168,12 @@ pub fn set_property(object: &ZendObject, class: &ClassEntry, name: &CStr, value:
     }
 }
 
+/// Whether a function called, and not PHP itself.
+pub fn has_caller(ex: &ExecuteData) -> bool {
+    // SAFETY: null or the frame before this one; PHP's own, where it has one, is of no function.
+    unsafe { ex.prev_execute_data.as_ref().is_some_and(|caller| !caller.func.is_null()) }
+}
+
 /// The object whose method runs.
 pub fn this(ex: &ExecuteData) -> Option<&ZendObject> {
     if kind(&ex.This) != IS_OBJECT {
