@@ -17,7 +17,7 @@ use crate::flight::{Plan, Renew, StoreDown};
 use crate::fx::{Rounding, Source};
 use crate::token::TokenOptions;
 
-const TOKEN: [&str; 9] = [
+const TOKEN: [&str; 10] = [
     "ttl",
     "margin",
     "refresh_ratio",
@@ -27,6 +27,7 @@ const TOKEN: [&str; 9] = [
     "keep",
     "store_down",
     "defer",
+    "opaque",
 ];
 const FX: [&str; 4] = ["fetch", "sheet", "max_age_s", "rounding"];
 
@@ -65,6 +66,7 @@ impl Token {
             read = read.refresh_ratio(ratio).map_err(|why| options.value(why))?;
         }
         let read = read.keep(options.names("keep")?).map_err(|why| options.value(why))?;
+        let read = read.opaque(options.flag("opaque")?);
         Ok(Self {
             fingerprint: options.fingerprint()?,
             rejected: options.bytes("rejected")?.map(Digest::of),

@@ -396,6 +396,7 @@ impl Runtime {
             Event::Degraded => Counter::Degraded,
             Event::MarginCut => Counter::MarginsCut,
             Event::ClockDependent => Counter::ClockDependent,
+            Event::Contradicted => Counter::Contradicted,
             Event::Quarantined => Counter::FxQuarantined,
         };
         self.host.count(counter, times);
@@ -443,6 +444,7 @@ pub enum Event {
     Degraded,
     MarginCut,
     ClockDependent,
+    Contradicted,
     /// A sheet that was held back.
     Quarantined,
 }

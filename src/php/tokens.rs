@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
+use log::warn;
+
 use super::array::Array;
 use super::callable::Callable;
 use super::exceptions::{Stop, unbuilt};
@@ -90,6 +92,10 @@ fn fly(
         let token = token::read(answer, &options.read, from, runtime.wall())?;
         runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
         runtime.count(Event::ClockDependent, Kind::Token, u64::from(token.clock_dependent));
+        if let Some(what) = token.contradiction {
+            warn!("{} has a lifetime that is contradicted: {what}", key.shown());
+            runtime.count(Event::Contradicted, Kind::Token, 1);
+        }
         let detail = Detail {
             source: "callable".into(),
             minted_by: runtime.minted_by(),
