@@ -27,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod entry;
 pub mod error;
+mod fault;
 pub mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -169,6 +169,12 @@ pub fn read_sheet(
     runtime: &Runtime,
 ) -> Result<Minted, String> {
     let sheet = match answer {
+        Answer::Array(fields, unread) => {
+            if let Some((name, what)) = unread.iter().find(|(name, _)| Sheet::reads(name)) {
+                return Err(format!("\"{name}\" is {what}"));
+            }
+            Sheet::from_value(&fields.into(), SOURCE)?
+        }
         Answer::Json(json) => Sheet::from_value(&json, SOURCE)?,
         Answer::Text(text) => Sheet::from_text(&text, SOURCE)?,
         // Refused by `convert` already.

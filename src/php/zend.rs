@@ -47,6 +47,8 @@ unsafe extern "C" {
         length: usize,
         value: *mut Zval,
     );
+    fn php_date_get_immutable_ce() -> *mut ClassEntry;
+    fn php_date_get_date_ce() -> *mut ClassEntry;
     fn display_ini_entries(module: *mut ext_php_rs::zend::ModuleEntry);
     static zend_ce_closure: *mut ClassEntry;
     static spl_ce_RuntimeException: *mut ClassEntry;
@@ -248,6 +250,31 @@ pub fn has_public_method(object: &ZendObject, name: &str) -> bool {
             .and_then(|slot| slot.ptr::<zend_function>())
             .is_some_and(|function| (*function).common.fn_flags & ZEND_ACC_PUBLIC != 0)
     }
+}
+
+/// Seconds since 1970 of a `\DateTimeInterface`, by PHP's own method, whatever a subclass makes of it. An exception
+/// is pending after it when the object was never constructed.
+pub fn timestamp(object: &ZendObject) -> Option<i64> {
+    // SAFETY: PHP's own classes, which are there from its start.
+    let classes = unsafe { [php_date_get_immutable_ce(), php_date_get_date_ce()] };
+    // SAFETY: as above.
+    let mut classes = classes.iter().filter_map(|class| unsafe { class.as_ref() });
+    let class = classes.find(|class| object.instance_of(class))?;
+    let method = class.function_table.get("gettimestamp")?.ptr::<zend_function>()?;
+    let mut result = Zval::new();
+    // SAFETY: a method of the class, which the object is of. No user code runs.
+    unsafe {
+        zend_call_known_function(
+            method.cast_mut(),
+            std::ptr::from_ref(object).cast_mut(),
+            std::ptr::from_ref(class).cast_mut(),
+            &raw mut result,
+            0,
+            null_mut(),
+            null_mut(),
+        );
+    }
+    result.long()
 }
 
 /// Forget the pending exception; its destructor may run user code.

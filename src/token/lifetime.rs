@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Iso8601;
 
-use super::{jwt, type_of};
+use super::{Unread, jwt, type_of};
 use crate::clock::WallTime;
 
 /// A longer lifetime is a mistake of units (milliseconds, or an instant taken for a duration).
@@ -45,6 +45,7 @@ struct Said {
 
 pub(super) fn of(
     fields: &Map<String, Value>,
+    unread: &Unread,
     token: &str,
     ttl: Option<Duration>,
     wall_now: WallTime,
@@ -54,6 +55,7 @@ pub(super) fn of(
     if let Some(ttl) = ttl {
         said.push(Said { name: "ttl", left: ttl.as_secs_f64() * 1e3, by_clock: false });
     }
+    let mut unreadable = Vec::new();
     let mut say = |name: &'static str, value: &Value, issued: Option<f64>| {
         match end(name, value) {
             Ok(Some(End::In(left))) => {
@@ -78,12 +80,18 @@ pub(super) fn of(
         if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
             say(name, value, issued_at);
         }
+        unreadable.extend(
+            unread
+                .get(name)
+                .map(|what| format!("\"{name}\" is {what}, expected a number or a date")),
+        );
     }
     if let Some(claims) = jwt::claims(token)
         && let Some(exp) = claims.get("exp").filter(|exp| instant(exp).is_some())
     {
         say("exp", exp, issued(&claims));
     }
+    refused.extend(unreadable);
     let longest = LONGEST.as_millis() as f64;
     for Said { name, .. } in said.extract_if(.., |said| said.left > longest) {
         refused.push(format!(

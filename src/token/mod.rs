@@ -4,6 +4,7 @@
 //! Every refusal is a sentence about field names and types. It never quotes a value, for the value
 //! may be the token; and it fits [`crate::store::MAX_REASON`], because the fleet is told it too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::clock::{Moment, WallTime};
 use crate::entry::{Timing, TokenPolicy};
+use crate::fault;
 
-mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod jwt;
@@ -24,14 +25,18 @@ use lifetime::Lifetime;
 
 /// What the callable returned.
 pub enum Answer {
-    /// A PHP array. Anything but a JSON object is refused by its type.
-    /// A float that is not finite arrives as text, for JSON has no such number.
+    /// A PHP array. A float that is not finite arrives as text, for JSON has no such number.
+    Array(Map<String, Value>, Unread),
+    /// Anything but a JSON object is refused by its type.
     Json(Value),
     /// A string: the issuer's JSON, a JWT, or an opaque token for which `ttl` was passed.
     Text(Vec<u8>),
     /// An object with `getToken()` and `getExpires()` (league/oauth2-client; 0 is unknown).
     Object { token: String, expires: Option<i64> },
 }
+
+/// Fields that are no data, by name: what they are instead.
+pub type Unread = BTreeMap<String, String>;
 
 /// How one call wants its token read. Each setter refuses with the sentence of a `\ValueError`.
 #[derive(Clone, Debug)]
@@ -132,9 +137,12 @@ pub fn read(
     minted_from: Moment,
     wall_now: WallTime,
 ) -> Result<Token, String> {
-    let (value, fields, shape) = take_apart(answer)?;
+    let (value, fields, unread, shape) = take_apart(answer)?;
     check(&value, if options.opaque { Shape::Opaque } else { shape })?;
-    let life = lifetime::of(&fields, &value, options.ttl, wall_now)?;
+    let life = lifetime::of(&fields, &unread, &value, options.ttl, wall_now)?;
+    if let Some((name, what)) = unread.iter().find(|(name, _)| options.keep.contains(name)) {
+        return Err(format!("\"{name}\" is {what}, and option 'keep' names it: keep what is data"));
+    }
     let (timing, margin_cut) = Timing::token(minted_from, life.length, options.policy);
     let kept = options
         .keep
@@ -161,9 +169,13 @@ enum Shape {
 }
 
 /// The token, the fields that came with it, and what it may be made of.
-fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>, Shape), String> {
+fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>, Unread, Shape), String> {
+    let named = |fields: Map<String, Value>, unread: Unread| {
+        Ok((token_of(&fields, &unread)?, fields, unread, Shape::Named))
+    };
     match answer {
-        Answer::Json(Value::Object(fields)) => Ok((token_of(&fields)?, fields, Shape::Named)),
+        Answer::Array(fields, unread) => named(fields, unread),
+        Answer::Json(Value::Object(fields)) => named(fields, Unread::new()),
         Answer::Json(other) => Err(format!(
             "the callable returned {}, expected the token response as an array, a JSON string, a \
              JWT, or a string with ['ttl' => seconds]",
@@ -176,20 +188,23 @@ fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>, Shape), Str
             if text.trim_start().starts_with('{') {
                 let fields = serde_json::from_str::<Map<_, _>>(text)
                     .map_err(|_| "the returned text begins like JSON but is not valid JSON")?;
-                return Ok((token_of(&fields)?, fields, Shape::Named));
+                return named(fields, Unread::new());
             }
-            Ok((text.to_owned(), Map::new(), Shape::Bearer))
+            Ok((text.to_owned(), Map::new(), Unread::new(), Shape::Bearer))
         }
         Answer::Object { token, expires } => {
             let expires = expires.map(|at| ("expires".to_owned(), at.into()));
-            Ok((token, expires.into_iter().collect(), Shape::Named))
+            Ok((token, expires.into_iter().collect(), Unread::new(), Shape::Named))
         }
     }
 }
 
-fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
+fn token_of(fields: &Map<String, Value>, unread: &Unread) -> Result<String, String> {
     const NAMES: [&str; 2] = ["access_token", "token"];
     for name in NAMES {
+        if let Some(what) = unread.get(name) {
+            return Err(format!("\"{name}\" is {what}, expected a string"));
+        }
         match fields.get(name) {
             None | Some(Value::Null) => {}
             Some(Value::String(token)) => return Ok(token.clone()),
@@ -199,7 +214,7 @@ fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
         }
     }
     if let Some(words) = fault::of(fields) {
-        return Err(words);
+        return Err(format!("the issuer's answer is an error, {words}"));
     }
     if let Some(name) = NAMES.iter().find(|name| fields.contains_key(**name)) {
         return Err(format!(

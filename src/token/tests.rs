@@ -213,9 +213,9 @@ fn a_text_is_a_token_when_it_is_made_as_one() {
         ("upstream connect error or disconnect/reset before headers.", "has words in it"),
         (
             "error=bad_code&error_description=The+code+is+incorrect.",
-            "the issuer says: bad_code: The code is incorrect.",
+            "it says: bad_code: The code is incorrect.",
         ),
-        ("state=1&error=denied", "the issuer says: denied"),
+        ("state=1&error=denied", "it says: denied"),
         ("[1]", "no object"),
         ("\"T1\"", "no object"),
         ("<html>", "markup"),
@@ -251,15 +251,15 @@ fn an_issuers_error_is_told_in_its_own_words() {
     for (response, words) in [
         (
             json!({"error": "invalid_client", "error_description": "No such client"}),
-            "the issuer says: invalid_client: No such client",
+            "it says: invalid_client: No such client",
         ),
-        (json!({"error": "invalid_scope"}), "the issuer says: invalid_scope"),
+        (json!({"error": "invalid_scope"}), "it says: invalid_scope"),
         (
             json!({"error": {"code": "Unauthorized", "message": "Expired key"}}),
-            "the issuer says: Unauthorized: Expired key",
+            "it says: Unauthorized: Expired key",
         ),
-        (json!({"error": true, "message": "no"}), "the issuer says: true: no"),
-        (json!({"error": "invalid_grant", "access_token": null}), "the issuer says: invalid_grant"),
+        (json!({"error": true, "message": "no"}), "it says: no"),
+        (json!({"error": "invalid_grant", "access_token": null}), "it says: invalid_grant"),
     ] {
         let why = array(response.clone()).unwrap_err();
         assert!(why.contains(words), "{response}: {why}");

@@ -1,16 +1,17 @@
-//! What an issuer, or something before it, says instead of a token.
+//! What an issuer or a provider, or something before it, says instead of a token or a sheet.
 
 use serde_json::{Map, Value};
 
 use crate::error::redact;
 
-/// The issuer's own words (RFC 6749, section 5.2, and what others make of it), as a sentence.
-pub(super) fn of(fields: &Map<String, Value>) -> Option<String> {
+/// Its own words (RFC 6749, section 5.2, and what others make of it), as a sentence.
+pub fn of(fields: &Map<String, Value>) -> Option<String> {
     let error = fields.get("error").filter(|error| !is_none(error))?;
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let inner = |name: &str| error.get(name).and_then(Value::as_str);
     let code = match error {
         Value::String(code) => code.clone(),
+        Value::Bool(_) => String::new(),
         Value::Object(_) => {
             ["type", "code", "status"].into_iter().find_map(inner).unwrap_or_default().into()
         }
@@ -38,11 +39,11 @@ fn is_none(error: &Value) -> bool {
 
 fn said(code: &str, description: &str) -> String {
     let between = if code.is_empty() || description.is_empty() { "" } else { ": " };
-    redact(&format!("the issuer says: {code}{between}{description}"))
+    redact(&format!("it says: {code}{between}{description}"))
 }
 
 /// A text that is no token, by what it looks like. It is not quoted: it may hold one.
-pub(super) fn of_text(text: &str, at: usize) -> String {
+pub fn of_text(text: &str, at: usize) -> String {
     if text.contains("access_token=") {
         return "the returned text looks form-encoded, expected JSON: send the header \"Accept: \
                 application/json\" to the issuer"
@@ -53,7 +54,8 @@ pub(super) fn of_text(text: &str, at: usize) -> String {
             let found = form_urlencoded::parse(text.as_bytes()).find(|(key, _)| key == name);
             found.map(|(_, value)| value.into_owned()).unwrap_or_default()
         };
-        return said(&field("error"), &field("error_description"));
+        let words = said(&field("error"), &field("error_description"));
+        return format!("the issuer's answer is an error, {words}");
     }
     let like = match text.trim_start().chars().next() {
         Some('<') => "begins like markup",
