@@ -260,12 +260,12 @@ pub fn timestamp(object: &ZendObject) -> Option<i64> {
     // SAFETY: as above.
     let mut classes = classes.iter().filter_map(|class| unsafe { class.as_ref() });
     let class = classes.find(|class| object.instance_of(class))?;
-    let method = class.function_table.get("gettimestamp")?.ptr::<zend_function>()?;
     let mut result = Zval::new();
-    // SAFETY: a method of the class, which the object is of. No user code runs.
+    // SAFETY: the table holds pointers to functions; a method of the class, which the object is of. No user code runs.
     unsafe {
+        let method = class.function_table.get("gettimestamp")?.ptr::<zend_function>()?;
         zend_call_known_function(
-            method.cast_mut(),
+            method,
             std::ptr::from_ref(object).cast_mut(),
             std::ptr::from_ref(class).cast_mut(),
             &raw mut result,
