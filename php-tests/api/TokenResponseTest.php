@@ -206,7 +206,7 @@ final class TokenResponseTest extends TestCase
     /** @group extension */
     public function test_a_second_process_gets_the_token_of_the_first(): void
     {
-        $first = $this->php("return shared_token_get('crm', fn () => 'from the first', ['ttl' => 60]);");
-        self::assertSame($first, $this->php("return shared_token_get('crm', fn () => 'from the second', ['ttl' => 60]);"));
+        $first = $this->php("return shared_token_get('crm', fn () => 'from-the-first', ['ttl' => 60]);");
+        self::assertSame($first, $this->php("return shared_token_get('crm', fn () => 'from-the-second', ['ttl' => 60]);"));
     }
 }
