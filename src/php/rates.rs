@@ -21,7 +21,7 @@ use super::{args, counters, memo, options, runtime, zend};
 use crate::clock::Moment;
 use crate::entry::{Detail, Key, Kind};
 use crate::flight::{Plan, Renew, Served, Tier};
-use crate::fx::guard::Verdict;
+use crate::fx::guard::{OLDER, Verdict};
 use crate::fx::refresher;
 use crate::fx::rules::Read;
 use crate::fx::{self, Currency, Sheet, Validators};
@@ -187,6 +187,7 @@ pub fn read_sheet(
     let (validators, none) = (Validators::default(), BTreeMap::new());
     let (value, timing) =
         match runtime.rates.rules.read(held.as_ref(), sheet, validators, &none, from, wall) {
+            Read::Older => return Err(format!("the callable's sheet is refused: {OLDER}")),
             Read::Refused(why) => return Err(format!("the callable's sheet is refused: {why}")),
             Read::Kept { value, timing, verdict } => {
                 let quarantined = matches!(verdict, Verdict::Quarantined(_));
