@@ -93,7 +93,8 @@ final class AlarmsTest extends TestCase
         foreach ($fired as $alert => $seconds) {
             fprintf(STDERR, "    %-48s %12.0f s %14.0f s\n", $alert, $seconds, $last[$alert] - $ended);
         }
-        self::assertSame($expected, $prometheus->haveFired(), 'these and no others');
+        $unexpected = array_diff($prometheus->haveFired(), $expected);
+        self::assertSame($expected, $prometheus->haveFired(), 'these and no others: ' . implode(', ', $unexpected) . ' fired, too');
         self::assertStringNotContainsString('Evaluating rule failed', (string) file_get_contents("$this->folder/prometheus.log"));
     }
 

@@ -90,16 +90,18 @@ final class StalenessTest extends TestCase
         $this->startHosts();
         $stopped = [];
         $this->assertReadsStayYoung(function (int $number) use (&$stopped): void {
-            if (in_array($number, [3, 10], true)) {
-                $stopped[] = $leader = HostLeader::of($this->reading, $this->server, $stopped);
-                self::assertNotNull($leader, 'somebody leads');
-                posix_kill($leader, SIGSTOP);
+            // The one that leads, and the one that takes over, as soon as there is one: on a busy machine that takes a while.
+            if (count($stopped) < 2 && $number >= [3, 10][count($stopped)] && $number < 20) {
+                $leader = HostLeader::of($this->reading, $this->server, $stopped);
+                if ($leader !== null) {
+                    posix_kill($stopped[] = $leader, SIGSTOP);
+                }
             } elseif ($number === 20) {
                 // What they had in hand is to be answered before the end.
                 array_map(static fn (int $pid): bool => posix_kill($pid, SIGCONT), $stopped);
             }
         });
-        self::assertCount(2, $stopped);
+        self::assertCount(2, $stopped, 'two leaders, one after the other');
     }
 
     /** @group slow */

@@ -451,7 +451,11 @@ impl Engine {
             Action::Restore(entry) => {
                 host.count(Counter::Revalidations, 1);
                 let restore = |fleet: &dyn Store| fleet.restore(key, &entry, now);
-                Event::Restored(self.ask(key, Authority::Fleet, restore))
+                let reply = self.ask(key, Authority::Fleet, restore);
+                Event::Restored(reply.map(|Reply { floor, what }| {
+                    asked.at = what.since;
+                    Reply { floor, what: what.outcome }
+                }))
             }
             Action::Claim(authority, claim) => {
                 if let Some(right) = flight.right() {

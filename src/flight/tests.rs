@@ -15,7 +15,8 @@ use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{
-    Asked, Boarding, Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Store, StoreError,
+    Asked, Boarding, Claim, Claimed, Committed, Failure, Host as _, Lease, Reply, Restored, Store,
+    StoreError,
 };
 
 const LEASE: Duration = Duration::from_millis(4000);
@@ -84,7 +85,7 @@ impl Store for Witness {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
+    ) -> Result<Reply<Restored>, StoreError> {
         self.inner.restore(key, entry, now)
     }
 }
@@ -1065,7 +1066,7 @@ fn what_the_store_has_lost_and_a_host_rejects_is_not_given_back() {
     assert_eq!(fleet.hosts[0].1.invalidate(&key(), Some(old.entry.digest())), Ok(true));
     assert!(fleet.hosts[0].0.look(&key()).unwrap().entry.is_none());
     let given_back = fleet.witness.inner.restore(&key(), &old.entry, fleet.clock.now()).unwrap();
-    assert_eq!(given_back.what, Committed::Fenced);
+    assert_eq!(given_back.what.outcome, Committed::Fenced);
 }
 
 #[test]

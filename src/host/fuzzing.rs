@@ -78,7 +78,7 @@ fn fill(table: &HostTable) {
     for (at, name) in NAMES[..KNOWN].iter().enumerate() {
         let (key, now) = (key_named(name), table.now());
         let stored = table.restore(&key, &entry(&key, at, now), now);
-        assert!(stored.is_ok_and(|reply| reply.what == Committed::Accepted));
+        assert!(stored.is_ok_and(|reply| reply.what.outcome == Committed::Accepted));
     }
 }
 
@@ -238,7 +238,7 @@ pub fn table_file(bytes: &[u8]) -> bool {
 fn fill_anew(table: &HostTable) {
     let (key, now) = (key_named(b"after"), table.now());
     let stored = table.restore(&key, &entry(&key, 0, now), now);
-    assert!(stored.is_ok_and(|reply| reply.what == Committed::Accepted));
+    assert!(stored.is_ok_and(|reply| reply.what.outcome == Committed::Accepted));
     assert!(table.look(&key).is_some_and(|known| known.entry.is_some()));
 }
 

@@ -47,7 +47,7 @@ use crate::store::log::Anchor;
 use crate::store::record::{Context, Record};
 use crate::store::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Health, Heard, Host, Known, Lease, Leave,
-    Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
+    Reply, Reservation, Resident, Restored, Right, Secret, Stock, Store, StoreError,
 };
 
 /// How often a process looks whether its table still has a name.
@@ -342,8 +342,10 @@ impl Store for HostTable {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
-        self.edit(key, now, |record, at| record.restore(at, entry))
+    ) -> Result<Reply<Restored>, StoreError> {
+        let restore = |record: &mut Record, at: &mut Context<'_>| record.restore(at, entry);
+        let Reply { floor, what: outcome } = self.edit(key, now, restore)?;
+        Ok(Reply { floor, what: Restored { outcome, since: now } })
     }
 }
 

@@ -273,7 +273,8 @@ impl Leader {
             reply => reply?,
         };
         self.host.raise_floor(key, reply.floor);
-        match reply.what {
+        let asked = Asked { at: reply.what.since, ..asked };
+        match reply.what.outcome {
             Committed::Accepted if held.unsynced => self.keep(key, &entry, asked),
             Committed::Accepted => self.host.confirm(key, entry.version, asked.at),
             Committed::Superseded(newer) => self.keep(key, &newer, asked),

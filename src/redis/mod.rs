@@ -40,7 +40,7 @@ use crate::clock::{Clock, Moment, system};
 use crate::entry::{Digest, Entry, Key, Version, servable_until};
 use crate::seal::{KeyId, Seal};
 use crate::store::{
-    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Noticed, Reply, Secret, Store,
+    Claim, Claimed, Committed, Failure, Lease, MAX_REASON, Noticed, Reply, Restored, Secret, Store,
     StoreError, jittered,
 };
 use envelope::Unreadable;
@@ -299,24 +299,25 @@ impl Store for RedisStore {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
+    ) -> Result<Reply<Restored>, StoreError> {
         let mut call = self.call(&scripts::RESTORE, key);
         // No secret: a restored entry was committed elsewhere, or under no lease.
         call.arg("").arg(entry.version.0).arg(entry.digest().to_string());
         let sent = system::monotonic();
+        let mut since = now;
         let mut reply = self.run_commit(&call, key, now)?;
         if let CommitReply::Missing(None | Some(Ok(_) | Err((_, Unreadable::NoValue))), asked_at) =
             reply.what
         {
             // From now on the server counts for itself, by what it noted before it answered; what it took
             // until now, a connect among it, is over already.
-            let now = now.plus(sent.until(system::monotonic()));
-            self.push_entry(&mut call, key, entry, now);
+            since = now.plus(sent.until(system::monotonic()));
+            self.push_entry(&mut call, key, entry, since);
             call.arg(asked_at);
-            reply = self.run_commit(&call, key, now)?;
+            reply = self.run_commit(&call, key, since)?;
         }
-        let what = reply.what.decided(entry).map_err(|id| self.locked_out(id))?;
-        Ok(Reply { floor: reply.floor, what })
+        let outcome = reply.what.decided(entry).map_err(|id| self.locked_out(id))?;
+        Ok(Reply { floor: reply.floor, what: Restored { outcome, since } })
     }
 
     fn rest(&self) {

@@ -12,8 +12,8 @@ use crate::redis::log::RedisLog;
 use crate::store::log::{Anchor, ChangeLog, Fetched, Followed, Looked, Stored};
 use crate::store::memory::MemoryHost;
 use crate::store::{
-    Claim, Claimed, Committed, Failure, Host as _, Lease, Noticed, Reply, Reservation, Store,
-    StoreError,
+    Claim, Claimed, Committed, Failure, Host as _, Lease, Noticed, Reply, Reservation, Restored,
+    Store, StoreError,
 };
 
 pub struct WatchedStore {
@@ -128,7 +128,7 @@ impl Store for WatchedStore {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
+    ) -> Result<Reply<Restored>, StoreError> {
         trace::say(|| format!("host {}: asks about {key:?}, version {}", self.host, entry.version));
         let reply = self.inner.restore(key, entry, now);
         self.told("restore", key, reply)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Claim, Claimed, Committed, Failure, Lease, Reply, Store, StoreError};
+use super::{Claim, Claimed, Committed, Failure, Lease, Reply, Restored, Store, StoreError};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version};
 
@@ -126,7 +126,7 @@ impl Store for FaultyStore {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
+    ) -> Result<Reply<Restored>, StoreError> {
         self.through(|store| store.restore(key, entry, now))
     }
 }

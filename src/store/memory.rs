@@ -19,7 +19,7 @@ use super::log::Anchor;
 use super::record::{Context, Record};
 use super::{
     Asked, Boarding, Claim, Claimed, Committed, Failure, Flying, Health, Heard, Host, Known, Lease,
-    Leave, Reply, Reservation, Resident, Right, Secret, Stock, Store, StoreError,
+    Leave, Reply, Reservation, Resident, Restored, Right, Secret, Stock, Store, StoreError,
 };
 use crate::clock::server::{ServerLead, ServerTime, Watched};
 use crate::clock::{Clock, Moment, WallTime};
@@ -278,8 +278,11 @@ impl Store for MemoryHost {
         key: &Key,
         entry: &Entry,
         now: Moment,
-    ) -> Result<Reply<Committed>, StoreError> {
-        self.edit(key, now, |record, at, _| record.restore(at, entry))
+    ) -> Result<Reply<Restored>, StoreError> {
+        self.edit(key, now, |record, at, _| Restored {
+            outcome: record.restore(at, entry),
+            since: now,
+        })
     }
 }
 

@@ -138,6 +138,15 @@ pub enum Committed {
     Fenced,
 }
 
+/// What came of giving an entry back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restored {
+    pub outcome: Committed,
+    /// From when on this is so: from before the question; but where the store had lost the entry from after it said so,
+    /// for what else it lost then nobody knows.
+    pub since: Moment,
+}
+
 /// Why nobody may mint for a while.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -304,12 +313,8 @@ pub trait Store: Send + Sync {
     /// Ask whether `entry` is still the newest and, should the store have lost it, give it back:
     /// an absent or older entry is replaced, never a newer one and never below the floor.
     /// `Fenced` here means below the floor.
-    fn restore(
-        &self,
-        key: &Key,
-        entry: &Entry,
-        now: Moment,
-    ) -> Result<Reply<Committed>, StoreError>;
+    fn restore(&self, key: &Key, entry: &Entry, now: Moment)
+    -> Result<Reply<Restored>, StoreError>;
 
     /// Let go of what is kept for a next question and was not needed lately.
     fn rest(&self) {}

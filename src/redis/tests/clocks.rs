@@ -113,14 +113,18 @@ fn who_asks_whether_its_entry_is_the_newest_hears_that_it_ends_earlier() {
     let mut held = minted.clone();
     held.timing.usable_until = held.timing.usable_until.plus_millis(3_600_000);
     held.timing.expires_at = held.timing.expires_at.plus_millis(3_600_000);
-    let Committed::Superseded(stored) = store.restore(&key("crm"), &held, now()).unwrap().what
+    let Committed::Superseded(stored) =
+        store.restore(&key("crm"), &held, now()).unwrap().what.outcome
     else {
         panic!("it was confirmed")
     };
     assert_eq!(stored.version, minted.version);
     let late = minted.timing.usable_until.millis_until(stored.timing.usable_until);
     assert!((-2_000..TICKS).contains(&late), "{late}");
-    assert_eq!(store.restore(&key("crm"), &minted, now()).unwrap().what, Committed::Accepted);
+    assert_eq!(
+        store.restore(&key("crm"), &minted, now()).unwrap().what.outcome,
+        Committed::Accepted
+    );
 }
 
 #[test]
@@ -172,7 +176,10 @@ fn an_entry_given_back_on_a_slow_way_lives_no_longer_for_it() {
     let server = super::late::server();
     let entry = entry(Version(1_700_000_000_000_001), "one");
     let store = slow_way(&server, Duration::from_millis(240));
-    assert_eq!(store.restore(&key("crm"), &entry, now()).unwrap().what, Committed::Accepted);
+    assert_eq!(
+        store.restore(&key("crm"), &entry, now()).unwrap().what.outcome,
+        Committed::Accepted
+    );
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
 }
@@ -186,6 +193,20 @@ fn a_committed_entry_lives_no_longer_for_a_slow_way() {
     store.commit(&key("crm"), &lease, &entry, now()).unwrap();
     let later = later(&server, &entry);
     assert!(later < TICKS, "{later} ms later than it was minted for");
+}
+
+/// What else the server lost with it, perhaps something newer, it does not say.
+#[test]
+fn who_gives_an_entry_back_knows_of_nothing_before_it_heard_of_the_loss() {
+    let server = super::late::server();
+    let entry = entry(Version(1_700_000_000_000_001), "one");
+    let way = Duration::from_millis(240);
+    let store = slow_way(&server, way);
+    let since = |asked| store.restore(&key("crm"), &entry, asked).unwrap().what.since;
+    let asked = now();
+    assert!(asked.until(since(asked)) >= way);
+    let asked = now();
+    assert_eq!(since(asked), asked, "it was there, and so was nothing newer when it was asked");
 }
 
 /// A server that took over and whose clock is behind, or that was set back.

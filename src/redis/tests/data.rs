@@ -96,7 +96,7 @@ fn after_flushall_entries_come_back_and_versions_go_on_growing() {
     let entry = mint(&store, &crm, 1, "one");
     server.admin().tell("FLUSHALL");
     assert!(lease(&store, &key("other"), 2).version > entry.version);
-    assert_eq!(store.restore(&crm, &entry, now).unwrap().what, Committed::Accepted);
+    assert_eq!(store.restore(&crm, &entry, now).unwrap().what.outcome, Committed::Accepted);
     assert_eq!(value(&store, &crm), b"one");
 }
 
@@ -366,7 +366,7 @@ fn an_invalidation_drops_what_has_a_version_ahead_of_the_servers_clock() {
         host.restore(&key("crm"), &old, now()).unwrap();
         engine.invalidate(&key("crm"), None).unwrap();
         assert_eq!(host.look(&key("crm")).unwrap().entry, None);
-        let given_back = server.store().restore(&key("crm"), &old, now()).unwrap().what;
+        let given_back = server.store().restore(&key("crm"), &old, now()).unwrap().what.outcome;
         assert_eq!(given_back, Committed::Fenced);
     }
 }

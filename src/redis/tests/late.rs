@@ -31,7 +31,7 @@ pub fn server() -> Server {
     let server = Server::start();
     let store = server.store();
     let known = mint(&store, &key("known"), 1, "one");
-    let restored = store.restore(&key("other"), &known, now()).unwrap().what;
+    let restored = store.restore(&key("other"), &known, now()).unwrap().what.outcome;
     assert_eq!(restored, Committed::Accepted);
     server
 }

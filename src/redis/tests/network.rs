@@ -244,7 +244,7 @@ fn a_server_that_writes_nothing_for_the_time_being_vouches_for_what_it_has() {
     server.admin().tell("CONFIG SET min-replicas-to-write 1");
     assert!(matches!(claim(&store, &key("crm"), 2), Ok(Claimed::Value(_))));
     let confirmed = store.restore(&key("crm"), &minted, now());
-    assert_eq!(confirmed.map(|reply| reply.what), Ok(Committed::Accepted));
+    assert_eq!(confirmed.map(|reply| reply.what.outcome), Ok(Committed::Accepted));
     assert!(store.invalidate(&key("crm"), None, Version::NONE, now()).is_err());
 }
 

@@ -211,7 +211,7 @@ impl Bench<'_> {
     }
 
     fn restore(&self, entry: &Entry) -> Committed {
-        self.store.restore(&key(), entry, self.now()).unwrap().what
+        self.store.restore(&key(), entry, self.now()).unwrap().what.outcome
     }
 
     fn fail(&self, lease: &Lease, base: Duration, reason: &str) {
