@@ -9,8 +9,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::{Moment, sleep};
 use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
@@ -19,7 +17,7 @@ use crate::leader::Leader;
 use crate::metrics::Counter;
 pub use crate::metrics::tally::MintReason;
 use crate::store::{
-    Asked, Committed, Heard, Host, Leave, Reply, Right, Store, StoreError, jittered,
+    Asked, Committed, Heard, Host, LastFailure, Leave, Reply, Right, Store, StoreError, jittered,
 };
 
 /// What to do for a key that must be minted while Redis cannot be asked.
@@ -197,20 +195,20 @@ pub struct Engine {
     host: Arc<dyn Host>,
     fleet: Option<Arc<dyn Store>>,
     keeper: Keeper,
-    /// Why the fleet's store did not answer this process, last time it did not.
-    last_failure: Mutex<Option<StoreError>>,
+    last_failure: LastFailure,
 }
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
         let keeper = Keeper::new(host.clone(), fleet.clone(), None);
-        Self { host, fleet, keeper, last_failure: Mutex::new(None) }
+        Self { host, fleet, keeper, last_failure: LastFailure::default() }
     }
 
     /// An engine whose process stands by to lead its host, once it has asked the fleet's store.
     pub fn following(host: Arc<dyn Host>, fleet: Arc<dyn Store>, leader: Leader) -> Self {
+        let last_failure = leader.last_failure();
         let keeper = Keeper::new(host.clone(), Some(fleet.clone()), Some(leader));
-        Self { host, fleet: Some(fleet), keeper, last_failure: Mutex::new(None) }
+        Self { host, fleet: Some(fleet), keeper, last_failure }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
@@ -335,7 +333,7 @@ impl Engine {
 
     /// Why the fleet's store last failed to answer this process.
     pub fn last_failure(&self) -> Option<String> {
-        self.last_failure.lock().as_ref().map(ToString::to_string)
+        self.last_failure.words()
     }
 
     /// Join the thread that renews leases, for at most `patience`.
@@ -547,7 +545,7 @@ impl Engine {
     ) -> Result<T, StoreError> {
         let asked_at = self.host.now();
         if let Leave::Withheld { certain } = self.host.may_ask(asked_at) {
-            let last = self.last_failure.lock().as_ref().map(ToString::to_string);
+            let last = self.last_failure.words();
             let last = last.unwrap_or_else(|| "it failed to answer another process".into());
             let why = format!("it is not asked for a moment: {last}");
             return Err(if certain { StoreError::Unreachable } else { StoreError::NotAsked }(why));
@@ -556,8 +554,8 @@ impl Engine {
         let answer = question();
         let heard = Heard::of(answer.as_ref().err());
         let failure = answer.as_ref().err().filter(|_| heard != Heard::Answer);
-        if failure.is_some() {
-            *self.last_failure.lock() = failure.cloned();
+        if let Some(error) = failure {
+            self.last_failure.note(error);
         }
         let news = self.host.authority_heard(heard, asked_at, self.host.now());
         match failure {

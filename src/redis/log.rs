@@ -170,7 +170,12 @@ impl RedisLog {
         }
         let (packed, asked) = (questions.get_packed_pipeline(), questions.len());
         self.with(Duration::ZERO, |connection, looked_at| {
-            let (before, sent) = (*looked_at, system::monotonic());
+            let before = *looked_at;
+            if before.is_none() {
+                // One that answers what is read and runs no script of ours is of no use to this host.
+                scripts::VERSIONS.prepare_invoke().invoke::<Value>(connection)?;
+            }
+            let sent = system::monotonic();
             let mut answers = connection.req_packed_commands(&packed, 0, asked)?.into_iter();
             match answers.next().map(Value::extract_error) {
                 Some(Err(error)) if misled(&error) && before.is_some() => return Ok(None),

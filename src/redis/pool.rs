@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
-use super::connection::{Connection, Connector};
+use super::connection::{Connection, Connector, code_of};
 use crate::clock::{Uptime, sleep, system};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
@@ -169,7 +169,7 @@ fn outdated(error: &RedisError) -> bool {
 /// stopped being the master, or the slot has moved.
 pub(super) fn misled(error: &RedisError) -> bool {
     let codes = ["NOAUTH", "READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
-    error.code().is_some_and(|code| codes.contains(&code))
+    code_of(error).is_some_and(|code| codes.contains(&code))
 }
 
 /// How long to wait before asking again about a slot that is being moved, key by key.

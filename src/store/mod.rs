@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
@@ -243,6 +245,20 @@ impl Heard {
                 StoreError::Foreign(_) | StoreError::Sealed { .. } | StoreError::TooLarge { .. },
             ) => Self::Answer,
         }
+    }
+}
+
+/// Why the fleet's store did not answer this process, last time it did not.
+#[derive(Clone, Debug, Default)]
+pub struct LastFailure(Arc<Mutex<Option<StoreError>>>);
+
+impl LastFailure {
+    pub fn note(&self, error: &StoreError) {
+        *self.0.lock() = Some(error.clone());
+    }
+
+    pub fn words(&self) -> Option<String> {
+        self.0.lock().as_ref().map(ToString::to_string)
     }
 }
 
