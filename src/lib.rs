@@ -49,6 +49,7 @@ pub mod redis;
 #[cfg(any(feature = "redis", feature = "http"))]
 pub mod resolve;
 pub mod seal;
+pub mod secret;
 pub mod store;
 pub mod token;
 #[cfg(any(feature = "redis", feature = "http"))]

@@ -13,6 +13,7 @@
  *     sharedstate.redis.password =
  *     sharedstate.redis.password_file =
  *     sharedstate.redis.tls_ca =
+ *     sharedstate.redis.tls_server_name =
  *     sharedstate.redis.tls_cert =
  *     sharedstate.redis.tls_key =
  *     sharedstate.redis.pool_max = 8

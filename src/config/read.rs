@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
 use crate::fx::{self, Source};
 use crate::journal::Sink;
+use crate::secret;
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -32,6 +35,9 @@ impl Read {
             let overruled = name == PASSWORD && by_file;
             if let Some(value) = read.get_mut(name).filter(|v| v.is_empty() && !overruled) {
                 *value = env(variable).unwrap_or_default();
+            }
+            if let Some(value) = read.get_mut(name) {
+                *value = secret::bare(value).to_owned();
             }
         }
         Self(read)
@@ -72,6 +78,23 @@ impl Read {
             ));
         }
         Ok(dsn)
+    }
+
+    pub(super) fn password(&self) -> Result<Option<String>, String> {
+        match secret::one_line(self.text(PASSWORD)) {
+            Ok(_) => Ok(self.filled(PASSWORD)),
+            Err(_) => Err(self.refused(PASSWORD, "one line")),
+        }
+    }
+
+    /// Whom a certificate may be for.
+    pub(super) fn server_name(&self, name: &str) -> Result<Option<String>, String> {
+        match self.filled(name) {
+            Some(given) if ServerName::try_from(given.as_str()).is_err() => {
+                Err(self.refused(name, "a host name or an IP address, without a port"))
+            }
+            given => Ok(given),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> Result<Option<PathBuf>, String> {

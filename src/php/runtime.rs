@@ -301,9 +301,13 @@ fn redis(config: &Config) -> Result<Option<RedisConfig>, Error> {
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
     let password = config.redis_password.as_deref().map(Password::new);
-    let (ca, identity) = (config.redis_tls_ca.clone(), config.redis_tls_identity.clone());
+    let tls = || Tls {
+        ca: config.redis_tls_ca.clone(),
+        server_name: config.redis_tls_server_name.clone(),
+        identity: config.redis_tls_identity.clone(),
+    };
     Ok(Some(RedisConfig {
-        tls: parsed.tls.map(|_| Tls { ca, identity }),
+        tls: parsed.tls.map(|_| tls()),
         prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
         login: Login {
             username: config.redis_username.clone().or(parsed.login.username),

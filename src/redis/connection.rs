@@ -18,6 +18,7 @@ use super::socket::{Limit, Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Uptime, system};
 use crate::resolve::Resolver;
+use crate::secret;
 use crate::store::StoreError;
 
 pub struct Connection {
@@ -80,13 +81,13 @@ impl Connection {
         self.sent.fetch_add(replies as u64, Ordering::Relaxed);
         // Broken until the last reply is in: whoever leaves early leaves replies behind.
         self.broken = true;
-        let written = self.transport.write_all(commands);
-        while values.len() < replies {
+        match self.transport.write_all(commands) {
             // A server that lets nobody in says so and closes, without having read anything.
-            match self.parser.parse_value(&mut *self.transport) {
-                Ok(value) => values.push(value),
-                Err(error) => return Err(written.err().map_or(error, RedisError::from)),
-            }
+            Err(error) if dropped(&error) => {}
+            written => written?,
+        }
+        while values.len() < replies {
+            values.push(self.parser.parse_value(&mut *self.transport)?);
         }
         self.broken = false;
         Ok(())
@@ -437,6 +438,10 @@ impl Connector {
     }
 }
 
+fn dropped(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// Whether the server is well, and what it found under one key is not what a script of ours expects. All else
 /// that it says it would say about any other key, too: a command that it does not know or may not run, a
 /// password that is missing, no memory, no writes.
@@ -467,7 +472,7 @@ fn password(login: &Login) -> Result<Option<String>, StoreError> {
         let refused =
             |why: String| StoreError::Refused(format!("password file {}: {why}", path.display()));
         let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        let password = read.trim_end_matches(['\r', '\n']);
+        let password = secret::one_line(&read).map_err(|why| refused(why.into()))?;
         if password.is_empty() {
             return Err(refused("it is empty, but must hold the password".into()));
         }
