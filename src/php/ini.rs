@@ -24,16 +24,21 @@ use super::zend;
 use crate::config::secrets::{Owner, Secrets};
 use crate::config::{self, Config, SETTINGS};
 use crate::http::VARIABLES;
+use crate::process;
 
-/// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does.
+/// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does. A pool's own (`env[…]`)
+/// nobody has but its workers.
 const ENVIRONMENT: [&str; 2] = ["SHAREDSTATE_REDIS_DSN", "SHAREDSTATE_REDIS_PASSWORD"];
 
-/// The environment as it was when the module started, of what anybody here reads of it.
+/// The environment as it was when the module started, and as a pool added to it before any code of an application
+/// ran, of what anybody here reads of it.
 pub fn environment(name: &str) -> Option<String> {
     ENV.lock().get(name).cloned()
 }
 
 static ENV: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
+/// The process in which the environment was noted, by its generation.
+static NOTED_IN: AtomicU64 = AtomicU64::new(0);
 static SECRETS: Mutex<Secrets> = Mutex::new(Secrets::new());
 
 /// Moves on with every change that PHP tells of, in whichever thread.
@@ -86,16 +91,28 @@ fn definitions() -> &'static [IniEntryDef] {
 
 /// MINIT: note the environment, register the settings.
 pub fn register(module_number: i32) {
+    ENV.lock().clear();
+    note_environment();
+    SECRETS.lock().clear();
+    IniEntryDef::register(definitions(), module_number);
+}
+
+fn note_environment() {
     let mut env = ENV.lock();
-    env.clear();
     for name in ENVIRONMENT.into_iter().chain(VARIABLES) {
         if let Ok(value) = std::env::var(name) {
             env.insert(name, value);
         }
     }
-    drop(env);
-    SECRETS.lock().clear();
-    IniEntryDef::register(definitions(), module_number);
+    NOTED_IN.store(process::generation(), Ordering::Relaxed);
+}
+
+/// RINIT. A worker of php-fpm has the environment of its pool from its start; later on it is whatever `putenv()`
+/// of an application left there.
+pub fn request_begins() {
+    if NOTED_IN.load(Ordering::Relaxed) != process::generation() && zend::sapi_name() == "fpm-fcgi" {
+        note_environment();
+    }
 }
 
 /// The bytes of a string that PHP handed to a handler, which lives until the handler returns.

@@ -90,6 +90,7 @@ unsafe extern "C" fn shutdown(_: i32, module_number: i32) -> i32 {
 }
 
 unsafe extern "C" fn request_startup(_: i32, _: i32) -> i32 {
+    ini::request_begins();
     logger::request_begins();
     runtime::request_begins();
     SUCCESS
