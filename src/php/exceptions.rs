@@ -42,6 +42,13 @@ pub fn held_up<T>(work: impl FnOnce() -> T) -> Result<T, Stop> {
     }
 }
 
+/// Lets PHP do what it was interrupted for: a signal handler runs, or its time is over. The handler is code of an
+/// application, and may throw, exit, or wait itself.
+pub fn see_to_interrupt() -> Result<(), Stop> {
+    held_up(zend::see_to_interrupt)?;
+    if zend::pending().is_some() { Err(Stop::Pending) } else { Ok(()) }
+}
+
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Throw(error)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::{error, warn};
 
 use super::callable::{self, Callable, Called};
-use super::exceptions::Stop;
+use super::exceptions::{self, Stop};
 use super::runtime::{Event, Runtime};
 use super::tickets::{self, Holder};
 use super::{fibers, rates, zend};
@@ -18,6 +18,7 @@ use crate::error::{Error, redact};
 use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
 use crate::fx::refresher::{self, Ended, Refresher};
 use crate::metrics::tally::{Hit, Miss, Refresh};
+use crate::process;
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -99,7 +100,7 @@ impl<'a> Flight<'a> {
             let now = self.runtime.now();
             plan.wait_until = plan.wait_until.min(now.plus(now.until(*until) / 2));
         }
-        let mut step = self.runtime.engine.begin(self.key, &plan);
+        let mut step = self.begin(&plan)?;
         for _ in 0..MAX_MINTS {
             match step {
                 Step::Served(served) => return Ok(served),
@@ -114,6 +115,31 @@ impl<'a> Flight<'a> {
                 self.runtime.engine.finish(*ticket, Outcome::Abandoned);
                 Err(self.failed(FlightError::WaitTimeout, outer).into())
             }
+        }
+    }
+
+    /// A signal handler of the application runs in a wait as it would between two lines of PHP.
+    fn begin(&self, plan: &Plan) -> Result<Step, Stop> {
+        let (engine, interrupted) = (&self.runtime.engine, &zend::is_interrupted);
+        let mut flown = engine.begin_unless(self.key, plan, interrupted);
+        loop {
+            let paused = match flown {
+                Ok(step) => return Ok(step),
+                Err(paused) => paused,
+            };
+            let process = process::generation();
+            let seen_to = exceptions::see_to_interrupt();
+            if process::generation() != process {
+                // The handler forked: what is held there is the parent's.
+                seen_to?;
+                flown = engine.begin_unless(self.key, plan, interrupted);
+                continue;
+            }
+            if let Err(stop) = seen_to {
+                engine.break_off(paused);
+                return Err(stop);
+            }
+            flown = engine.go_on(paused, interrupted);
         }
     }
 

@@ -110,7 +110,8 @@ fn note_environment() {
 /// RINIT. A worker of php-fpm has the environment of its pool from its start; later on it is whatever `putenv()`
 /// of an application left there.
 pub fn request_begins() {
-    if NOTED_IN.load(Ordering::Relaxed) != process::generation() && zend::sapi_name() == "fpm-fcgi" {
+    if NOTED_IN.load(Ordering::Relaxed) != process::generation() && zend::sapi_name() == "fpm-fcgi"
+    {
         note_environment();
     }
 }

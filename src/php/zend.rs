@@ -5,11 +5,13 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ext_php_rs::ffi::{
     HashTable, IS_OBJECT, ZEND_ACC_PUBLIC, ext_php_rs_compiler_globals,
     ext_php_rs_executor_globals, zend_call_known_function, zend_fcall_info_cache, zend_function,
-    zend_ini_entry, zend_is_callable_ex, zend_object, zend_read_property, zend_string, zend_type,
+    zend_ini_entry, zend_interrupt_function, zend_is_callable_ex, zend_object, zend_read_property,
+    zend_string, zend_type,
 };
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
@@ -21,6 +23,7 @@ unsafe extern "C" {
     fn zend_argument_value_error(arg_num: u32, format: *const c_char, ...);
     fn zend_argument_type_error(arg_num: u32, format: *const c_char, ...);
     fn zend_clear_exception();
+    fn zend_timeout();
     fn zend_is_unwind_exit(exception: *const zend_object) -> bool;
     fn zend_is_graceful_exit(exception: *const zend_object) -> bool;
     fn zend_unregister_ini_entries(module_number: c_int);
@@ -118,6 +121,33 @@ pub fn pending<'a>() -> Option<&'a ZendObject> {
     // it is pending; nobody here keeps the reference across a call that could clear it. Read
     // without ext-php-rs's guard on purpose: a bailout would leave that lock held.
     unsafe { (*ext_php_rs_executor_globals()).exception.as_ref() }
+}
+
+/// PHP's flag that there is something to see to before the next line of code: a signal came, or the time is over.
+fn interrupt() -> &'static AtomicBool {
+    // SAFETY: one byte of this thread's globals, which last as long as the thread; PHP and its signal handlers
+    // write it as an atomic.
+    unsafe { &*(&raw const (*ext_php_rs_executor_globals()).vm_interrupt).cast() }
+}
+
+pub fn is_interrupted() -> bool {
+    interrupt().load(Ordering::Relaxed)
+}
+
+/// What the engine does about it between two lines of code. May jump.
+pub fn see_to_interrupt() {
+    interrupt().store(false, Ordering::Relaxed);
+    // SAFETY: the globals of this thread. Both functions are what the engine itself calls for this, with the frame
+    // that runs: ours, which stays until its handler returns.
+    unsafe {
+        let globals = ext_php_rs_executor_globals();
+        let timed_out: *const AtomicBool = (&raw const (*globals).timed_out).cast();
+        if (*timed_out).load(Ordering::Relaxed) {
+            zend_timeout();
+        } else if let Some(function) = zend_interrupt_function {
+            function((*globals).current_execute_data);
+        }
+    }
 }
 
 /// Whether the exception is `exit()` or the end of a destroyed fiber on its way up.
