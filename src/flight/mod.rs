@@ -178,8 +178,24 @@ pub enum Outcome {
         /// Nobody tries again before, however few have failed.
         least: Duration,
     },
+    /// There is no room for it on this host: a failure with a reason that says what to do.
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
     /// The request ended inside the callable (`exit`, a fatal error): nobody is to blame.
     Abandoned,
+}
+
+impl Outcome {
+    fn within(self, limit: usize) -> Self {
+        match &self {
+            Self::Minted { value, detail, .. } if value.len() + detail.len() > limit => {
+                Self::TooLarge { bytes: value.len() + detail.len(), limit }
+            }
+            _ => self,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -200,7 +216,10 @@ pub enum FlightError {
     /// No entry and nothing to mint with.
     #[error("no entry")]
     Nothing,
-    #[error("the value has {bytes} bytes and at most {limit} fit")]
+    #[error(
+        "it has {bytes} bytes with what is kept beside it, and at most {limit} fit: raise \
+         sharedstate.host.value_size or keep fewer fields"
+    )]
     TooLarge { bytes: usize, limit: usize },
 }
 
@@ -264,6 +283,7 @@ impl Engine {
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
+        let outcome = outcome.within(self.host.most());
         let news = self.count_mint(&ticket, &outcome);
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
@@ -288,12 +308,18 @@ impl Engine {
                 let lifetime = timing.minted_at.until(timing.refresh_at);
                 tally.minted(name, ticket.reason, lifetime, took);
             }
-            Outcome::Failed { .. } if counted => tally.mint_failed(name, took),
+            Outcome::Failed { .. } | Outcome::TooLarge { .. } if counted => {
+                tally.mint_failed(name, took)
+            }
             _ => {}
         }
         match outcome {
             Outcome::Minted { .. } => format!("{what} was minted in {took:?}: {why}"),
             Outcome::Failed { reason, .. } => format!("{what} was not minted: {reason}"),
+            Outcome::TooLarge { bytes, .. } => {
+                self.host.count(Counter::TooLarge, 1);
+                format!("{what} was not minted: its {bytes} bytes are too many")
+            }
             Outcome::Abandoned => format!("the request that minted {what} ended before it had"),
         }
     }

@@ -476,6 +476,10 @@ impl Host for HostTable {
         }
     }
 
+    fn most(&self) -> usize {
+        self.table().map.sizes().value_size
+    }
+
     fn reserve(&self, key: &Key) -> Reservation {
         let table = self.table();
         Reservation(table.find(key).map_or(0, |slot| table.tagged(slot)))

@@ -264,7 +264,7 @@ impl<'a> Flight<'a> {
                     }
                     self.ended.set(Some(Ended::Failed(reason.clone())));
                 }
-                Outcome::Abandoned => {}
+                Outcome::TooLarge { .. } | Outcome::Abandoned => {}
             }
             self.runtime.engine.finish(ticket, outcome)
         };

@@ -32,6 +32,9 @@ pub mod without;
 #[cfg(test)]
 use without::HostRule;
 
+/// As a host table has it by default.
+const MOST: usize = 16 << 10;
+
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -346,6 +349,10 @@ impl Host for MemoryHost {
         if state.slots.get(key.bytes()).map_or(0, |slot| slot.bell) == bell {
             self.rung.wait_for(&mut state, at_most);
         }
+    }
+
+    fn most(&self) -> usize {
+        MOST
     }
 
     fn reserve(&self, key: &Key) -> Reservation {

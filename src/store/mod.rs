@@ -217,7 +217,10 @@ pub enum StoreError {
     #[error("the value is sealed with key {with}, {why}")]
     Sealed { with: KeyId, why: String },
     /// The entry does not fit: `bytes` where `limit` is the most.
-    #[error("the value has {bytes} bytes and at most {limit} fit")]
+    #[error(
+        "the value has {bytes} bytes with what is kept beside it, and at most {limit} fit: raise \
+         sharedstate.host.value_size or keep fewer fields"
+    )]
     TooLarge { bytes: usize, limit: usize },
 }
 
@@ -490,6 +493,10 @@ pub trait Host: Store + Clock {
     /// the place is not the one reserved; the answer may then be older than it looks.
     /// Confirms the entry as of `asked.at`, the time the question was sent.
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError>;
+
+    /// The most bytes that a value and what is kept beside it may have here. What is larger is not minted: others
+    /// could not have it without asking the fleet's store each time, and without one nobody could.
+    fn most(&self) -> usize;
 
     /// Nothing below `floor` is served from now on.
     fn raise_floor(&self, key: &Key, floor: Version);
