@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-
-use rustls::pki_types::ServerName;
 
 use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
 use crate::fx::{self, Source};
@@ -90,7 +89,7 @@ impl Read {
     /// Whom a certificate may be for.
     pub(super) fn server_name(&self, name: &str) -> Result<Option<String>, String> {
         match self.filled(name) {
-            Some(given) if ServerName::try_from(given.as_str()).is_err() => {
+            Some(given) if !names_a_server(&given) => {
                 Err(self.refused(name, "a host name or an IP address, without a port"))
             }
             given => Ok(given),
@@ -204,6 +203,15 @@ impl Read {
             self.refused(name, &format!("one of {}", words.join(", ")))
         })
     }
+}
+
+/// What a certificate may be for, as far as a word shows.
+fn names_a_server(text: &str) -> bool {
+    let of_a_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && !label.starts_with('-') && label.bytes().all(of_a_label)
+    };
+    text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label)
 }
 
 /// `32M` in bytes; K, M and G count in 1024 as in every php.ini.

@@ -163,11 +163,16 @@ unsafe extern "C" fn keep_secret(
     } else if stage != STARTUP || !value.is_empty() {
         // PHP marks an entry that it will put back before it asks us. It marks neither a pool's value
         // nor what FPM takes from PHP_ADMIN_VALUE, which stays.
-        let owner = if entry.modified == 0 { Owner::Process } else { Owner::Request(here) };
+        let owner = if is_no(entry.modified) { Owner::Process } else { Owner::Request(here) };
         SECRETS.lock().set(name, owner, value);
     }
     CHANGES.fetch_add(1, Ordering::Release);
     if value.is_empty() { ACCEPTED } else { REFUSED }
+}
+
+/// Of a flag, which is a number, and from PHP 8.6 on a bool.
+fn is_no<T: Default + PartialEq>(flag: T) -> bool {
+    flag == T::default()
 }
 
 unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, column: c_int) {

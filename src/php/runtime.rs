@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 mod report;
@@ -51,8 +52,29 @@ pub struct Runtime {
     process: u64,
 }
 
-/// The process's runtime, shared by its threads.
-static CURRENT: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
+/// The process's runtime, shared by its threads: the first one builds it while the others wait for that, and nobody
+/// waits who only asks whether there is one. A failure is not remembered: the next call tries again, with whatever
+/// has been mended meanwhile.
+#[derive(Clone)]
+struct Built {
+    process: u64,
+    runtime: Arc<OnceCell<Arc<Runtime>>>,
+}
+
+/// Locked for no longer than it takes to look: another thread may fork meanwhile.
+static CURRENT: Mutex<Option<Built>> = Mutex::new(None);
+
+impl Built {
+    fn here() -> Self {
+        let mut current = CURRENT.lock();
+        if let Some(built) = current.as_ref().filter(|it| it.process == process::generation()) {
+            return built.clone();
+        }
+        let here = Self { process: process::generation(), runtime: Arc::default() };
+        forget_built(current.replace(here.clone()));
+        here
+    }
+}
 
 /// How far this thread is with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +137,7 @@ pub fn current() -> Result<Arc<Runtime>, Error> {
     if PHASE.get() == Phase::Outside {
         return Err(Error::Config("sharedstate cannot be used outside of a request".into()));
     }
-    let runtime = shared()?;
+    let runtime = Built::here().runtime.get_or_try_init(|| build().map(Arc::new))?.clone();
     if let Some(name) = runtime.settings.first_change() {
         return Err(Error::Config(format!(
             "{name} differs from the value this process has been using since its first request; \
@@ -128,7 +150,7 @@ pub fn current() -> Result<Arc<Runtime>, Error> {
 
 /// The runtime if this process has one already; opens nothing.
 pub fn attached() -> Option<Arc<Runtime>> {
-    CURRENT.lock().as_ref().and_then(usable)
+    Built::here().runtime.get().cloned()
 }
 
 /// For who only reports: the process's runtime, built where there is a table already. `None`: nobody has used it on
@@ -158,16 +180,13 @@ fn forget(runtime: Option<Arc<Runtime>>) {
     }
 }
 
-/// The process's runtime, built when there is none. A failure is not remembered: the next call
-/// tries again, with whatever has been mended meanwhile.
-fn shared() -> Result<Arc<Runtime>, Error> {
-    let mut current = CURRENT.lock();
-    if let Some(runtime) = current.as_ref().and_then(usable) {
-        return Ok(runtime);
+/// The same of what has not been built to its end, perhaps.
+fn forget_built(built: Option<Built>) {
+    if let Some(built) = built
+        && built.process != process::generation()
+    {
+        std::mem::forget(built);
     }
-    let runtime = Arc::new(build()?);
-    forget(current.replace(Arc::clone(&runtime)));
-    Ok(runtime)
 }
 
 fn build() -> Result<Runtime, Error> {
@@ -326,11 +345,11 @@ fn redis(config: &Config) -> Result<Option<RedisConfig>, Error> {
 pub fn stop() {
     /// A lease renewal in flight may take a response timeout; nobody waits longer for a restart.
     const PATIENCE: Duration = Duration::from_millis(200);
-    let runtime = CURRENT.lock().take();
-    if let Some(runtime) = runtime.as_ref().and_then(usable) {
+    let built = CURRENT.lock().take();
+    if let Some(runtime) = built.as_ref().and_then(|it| it.runtime.get()).and_then(usable) {
         runtime.engine.stop(PATIENCE);
     }
-    forget(runtime);
+    forget_built(built);
 }
 
 impl Runtime {
