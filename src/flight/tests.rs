@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::machine::{Action, Event, Flight};
 use super::{Engine, FlightError, MintReason, Outcome, Plan, Served, Step, StoreDown, Tier};
 use crate::clock::fake::FakeClock;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
+use crate::lock::Mutex;
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{

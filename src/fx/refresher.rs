@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::guard::{OLDER, Verdict};
@@ -21,6 +20,7 @@ use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, Timing, Version};
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
 use crate::keeper::Chore;
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Refresh;
 use crate::store::{Asked, Host, Known};

@@ -17,13 +17,13 @@ use std::thread;
 use ext_php_rs::ffi::{zend_ini_entry, zend_string};
 use ext_php_rs::flags::IniEntryPermission;
 use ext_php_rs::zend::IniEntryDef;
-use parking_lot::Mutex;
 
 use super::string::Str;
 use super::zend;
 use crate::config::secrets::{Owner, Secrets};
 use crate::config::{self, Config, SETTINGS};
 use crate::http::VARIABLES;
+use crate::lock::Mutex;
 use crate::process;
 
 /// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does. A pool's own (`env[…]`)

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
 
 mod report;
 
@@ -27,6 +26,7 @@ use crate::fx::shelf::Shelf;
 use crate::host::{HostTable, Place, Sizes};
 use crate::http::{HttpFetch, Proxies, TIMEOUT};
 use crate::leader::Leader;
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
 use crate::process;

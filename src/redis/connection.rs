@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
@@ -17,6 +16,7 @@ use super::config::{Endpoint, Login, RedisConfig, Topology};
 use super::socket::{Limit, Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Uptime, system};
+use crate::lock::Mutex;
 use crate::resolve::Resolver;
 use crate::secret;
 use crate::store::StoreError;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::{
     ConnectionLike as _, FromRedisValue as _, RedisResult, Script, ScriptInvocation, Value,
     from_redis_value,
@@ -22,6 +21,7 @@ use super::{RedisConfig, RedisStore};
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment, Uptime, system};
 use crate::entry::{Key, Version};
+use crate::lock::Mutex;
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
 use crate::store::log::{Anchor, Change, ChangeLog, Fetched, Followed, Looked, News, Stored};

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
 use super::connection::{Connection, Connector, code_of};
 use crate::clock::{Uptime, sleep, system};
+use crate::lock::{Condvar, Mutex};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
@@ -49,7 +49,7 @@ impl Pool {
         Self {
             connector: Connector::new(config),
             state: Mutex::default(),
-            returned: Condvar::new(),
+            returned: Condvar::default(),
             generation: process::generation(),
         }
     }
@@ -119,7 +119,7 @@ impl Pool {
             if left.is_zero() {
                 return Err(StoreError::Unreachable(format!("all {max} connections are busy")));
             }
-            self.returned.wait_for(&mut state, left);
+            state = self.returned.wait_for(state, left);
         }
         state.in_use += 1;
         self.close_idle(&mut state);

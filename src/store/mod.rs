@@ -21,11 +21,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
 use crate::random;
