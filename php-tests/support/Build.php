@@ -64,7 +64,7 @@ final class Build
         if (!getenv('MEMCHECK')) {
             return [self::php()];
         }
-        return ['env', 'USE_ZEND_ALLOC=0', 'ZEND_DONT_UNLOAD_MODULES=1', 'valgrind', '--quiet', '--leak-check=no', '--undef-value-errors=no', '--read-inline-info=no',
+        return ['env', 'USE_ZEND_ALLOC=0', 'ZEND_DONT_UNLOAD_MODULES=1', 'valgrind', '--quiet', '--leak-check=no', '--undef-value-errors=no', '--read-inline-info=no', '--smc-check=none',
             '--num-callers=20', self::php()];
     }
 
