@@ -86,7 +86,8 @@ struct Slots {
 }
 
 /// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses. It may also accept
-/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`.
+/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`. That handler and
+/// the `__toString()` of an argument are user code: nothing is held yet but the arguments, by the frame of the call.
 macro_rules! parse {
     ($ex:ident, $spec:expr $(, $target:expr)*) => {{
         const SPEC: &CStr = $spec;

@@ -26,7 +26,8 @@ impl From<String> for Refused {
     }
 }
 
-/// What a callable returned. May run user code: `getToken()` and `getExpires()`.
+/// What a callable returned. May run user code, `getToken()` and `getExpires()`: the caller has a counted copy of the
+/// value, so the object lives whatever they let go of, and what each returns is a value of ours.
 pub fn answer(value: &Zval, kind: Kind) -> Result<Answer, Refused> {
     let value = value.dereference();
     if let Some(text) = Str::in_slot(value) {

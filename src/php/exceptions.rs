@@ -43,7 +43,8 @@ pub fn held_up<T>(work: impl FnOnce() -> T) -> Result<T, Stop> {
 }
 
 /// Lets PHP do what it was interrupted for: a signal handler runs, or its time is over. The handler is code of an
-/// application, and may throw, exit, or wait itself.
+/// application, and may throw, exit, or wait itself. A flight in its wait is plain data, and its callable an argument or
+/// a [`Callable`](super::callable::Callable) of ours.
 pub fn see_to_interrupt() -> Result<(), Stop> {
     held_up(zend::see_to_interrupt)?;
     if zend::pending().is_some() { Err(Stop::Pending) } else { Ok(()) }

@@ -257,7 +257,8 @@ impl<'a> Options<'a> {
         Ok(names)
     }
 
-    /// May run user code: an autoloader.
+    /// May run user code: an autoloader. The array is an argument, which the frame of the call holds, and the
+    /// callable is ours before it is looked at.
     fn callable(&self, name: &str) -> Result<Option<Callable>, Stop> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let callable = Callable::own(value);

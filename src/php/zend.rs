@@ -307,7 +307,7 @@ pub fn timestamp(object: &ZendObject) -> Option<i64> {
     result.long()
 }
 
-/// Forget the pending exception; its destructor may run user code.
+/// Forget the pending exception; its destructor may run user code. Who calls this holds plain data only.
 pub fn clear_exception() {
     // SAFETY: called inside a handler, where an exception may be pending or not; both are fine.
     unsafe { zend_clear_exception() };
@@ -366,7 +366,8 @@ pub fn print_info(text: &str) {
     unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
 }
 
-/// Ends all output buffers, and so may run user code. What they hold goes to the web server.
+/// Ends all output buffers, and so may run user code: their callbacks, which PHP holds meanwhile. What they hold goes to
+/// the web server.
 pub fn end_output_buffers() {
     // SAFETY: called inside a handler, on a PHP thread.
     unsafe { ext_php_rs::ffi::php_output_end_all() };
