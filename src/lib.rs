@@ -39,7 +39,7 @@ pub mod http;
 pub mod journal;
 pub mod keeper;
 pub mod leader;
-mod lock;
+pub mod lock;
 pub mod metrics;
 #[cfg(feature = "php")]
 mod php;

@@ -153,7 +153,7 @@ impl Ticket {
 /// A flight whose caller sees to something else for a moment, in the middle of a wait: plain data, as a [`Ticket`].
 /// Whoever has one hands it to [`Engine::go_on`] or to [`Engine::break_off`].
 #[derive(Debug)]
-pub struct Paused(Course);
+pub struct Paused(Box<Course>);
 
 /// How far a flight has come.
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl Engine {
     }
 
     pub fn go_on(&self, paused: Paused, interrupted: &dyn Fn() -> bool) -> Result<Step, Paused> {
-        self.carry_out(paused.0, Event::Woke, interrupted)
+        self.carry_out(*paused.0, Event::Woke, interrupted)
     }
 
     /// Its caller will not come back to it.
@@ -453,7 +453,7 @@ impl Engine {
                     let event =
                         self.perform(&course.key, &course.flight, action, &mut course.asked);
                     if matches!(event, Event::Woke) && interrupted() {
-                        return Err(Paused(course));
+                        return Err(Paused(Box::new(course)));
                     }
                     if let Some(counter) = noteworthy(&event) {
                         host.count(counter, 1);

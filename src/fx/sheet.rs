@@ -73,10 +73,10 @@ impl<'de> Deserialize<'de> for Pairs {
 
 /// The provider's own words, where its answer is an error.
 fn refused(fields: &BTreeMap<String, Box<RawValue>>) -> Result<(), String> {
-    let value = |(name, raw): (&String, &Box<RawValue>)| {
-        Some((name.clone(), serde_json::from_str(raw.get()).ok()?))
-    };
-    match fault::of(&fields.iter().filter_map(value).collect()) {
+    let values = fields
+        .iter()
+        .filter_map(|(name, raw)| Some((name.clone(), serde_json::from_str(raw.get()).ok()?)));
+    match fault::of(&values.collect()) {
         Some(words) => Err(format!("the provider's answer is an error, {words}")),
         None if fields.get("success").is_some_and(|raw| raw.get() == "false") => {
             Err("the provider's answer says \"success\": false".into())
