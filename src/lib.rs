@@ -7,7 +7,8 @@
 //! - [`error`]: everything a caller can be told, as finished sentences.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
-//! - [`process`]: which side of a fork this is.
+//! - [`process`]: which side of a fork this is. [`lock`]: locks that a fork leaves whole.
+//! - [`secret`], `fault`: a secret as people hand it over, and an error as an issuer tells it.
 //! - [`keeper`], [`leader`]: what goes on in the background.
 //! - [`metrics`]: what is counted. [`journal`]: what an operator is told.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
@@ -22,6 +23,9 @@
 //! - `php`: the binding, and the only place that names concrete stores.
 //!
 //! The core (everything but `host`, `redis`, `http`, `php`) runs without PHP, Redis or a wall clock.
+
+// These pages are read with `--document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod clock;
 pub mod config;
