@@ -50,6 +50,7 @@ const SOURCES: &str = "sharedstate.fx.sources";
 const APP_ID: &str = "sharedstate.fx.openexchangerates.app_id_file";
 const QUOTA: &str = "sharedstate.fx.monthly_quota";
 const TLS_CA: &str = "sharedstate.redis.tls_ca";
+const TLS_SERVER_NAME: &str = "sharedstate.redis.tls_server_name";
 const TLS_CERT: &str = "sharedstate.redis.tls_cert";
 const TLS_KEY: &str = "sharedstate.redis.tls_key";
 
@@ -68,6 +69,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(PASSWORD, "password; or SHAREDSTATE_REDIS_PASSWORD in the environment"),
     setting("sharedstate.redis.password_file", "", "absolute path of a file with the password, read again at every connect"),
     setting(TLS_CA, "", "absolute path of a PEM file with the authorities that sign Redis' certificate, for rediss://; empty: those the system trusts"),
+    setting(TLS_SERVER_NAME, "", "name that Redis' certificate is for, where that is not the host of the address: behind a tunnel, or reached by its address"),
     setting(TLS_CERT, "", "absolute path of a PEM file with the certificate of this client and its chain; needs tls_key"),
     setting(TLS_KEY, "", "absolute path of a PEM file with the private key of tls_cert, not encrypted"),
     setting("sharedstate.redis.pool_max", "8", "most connections of one process"),
@@ -110,6 +112,8 @@ pub struct Config {
     pub redis_password_file: Option<PathBuf>,
     /// `None`: the authorities that the system trusts.
     pub redis_tls_ca: Option<PathBuf>,
+    /// `None`: the host of the address.
+    pub redis_tls_server_name: Option<String>,
     /// Certificate and key.
     pub redis_tls_identity: Option<(PathBuf, PathBuf)>,
     pub redis_pool_max: usize,
@@ -158,9 +162,10 @@ impl Config {
             redis_response_timeout: read
                 .millis("sharedstate.redis.response_timeout_ms", 1..=60_000)?,
             redis_username: read.filled("sharedstate.redis.username"),
-            redis_password: read.filled(PASSWORD),
+            redis_password: read.password()?,
             redis_password_file: read.path("sharedstate.redis.password_file")?,
             redis_tls_ca: read.path(TLS_CA)?,
+            redis_tls_server_name: read.server_name(TLS_SERVER_NAME)?,
             redis_tls_identity: read.both_paths(TLS_CERT, TLS_KEY)?,
             redis_pool_max: read.whole("sharedstate.redis.pool_max", 1..=1024)?,
             redis_pool_idle: read.seconds("sharedstate.redis.pool_idle_s", 1..=86_400)?,
@@ -243,7 +248,9 @@ impl Config {
                 .into());
         }
         let encrypted = self.redis_dsn.as_deref().is_some_and(dsn::asks_for_tls);
-        let unused = [TLS_CA, TLS_CERT].into_iter().find(|name| !self.shown(name).is_empty());
+        let unused = [TLS_CA, TLS_SERVER_NAME, TLS_CERT]
+            .into_iter()
+            .find(|name| !self.shown(name).is_empty());
         if let Some(name) = unused.filter(|_| !encrypted) {
             return Err(format!(
                 "{name} is set, but {DSN} does not ask for TLS: begin it with rediss, as in \

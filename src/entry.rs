@@ -411,6 +411,11 @@ impl Entry {
         Digest::of(&self.value)
     }
 
+    /// In bytes, with what is kept beside the value.
+    pub fn size(&self) -> usize {
+        self.value.len() + self.detail.len()
+    }
+
     pub fn freshness(&self, kind: Kind, now: Moment) -> Freshness {
         freshness(&self.timing, kind, now)
     }

@@ -91,7 +91,7 @@ fn seconds(span: &Duration) -> String {
     format!("{:.1} s", span.as_secs_f64().max(0.1))
 }
 
-const REMOVED: &str = "[removed]";
+pub const REMOVED: &str = "[removed]";
 
 /// Makes the message of a foreign failure fit to be shown, logged and shared with the fleet: no
 /// credentials, no URL queries, one line, at most [`MAX_REASON`] bytes.

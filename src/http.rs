@@ -31,11 +31,12 @@ use ureq::{Agent, Body, ProxyProtocol, RequestBuilder};
 use zeroize::Zeroizing;
 
 use crate::clock::{Uptime, system};
-use crate::error::redact;
+use crate::error::{REMOVED, redact};
+use crate::fault;
 use crate::fx::{Feed, Fetch, FetchError, Fetched, MAX_DOCUMENT, Source, Validators};
 use crate::process::SignalsHeld;
 use crate::resolve::Resolver;
-use crate::trust;
+use crate::{secret, trust};
 
 mod failure;
 #[cfg(any(test, fuzzing))]
@@ -110,7 +111,11 @@ impl HttpFetch {
                     uri = redirect::target(&uri, location)
                         .map_err(|why| failed(format!("{host} {why}")))?;
                 }
-                status => return Err(call.refused(status, response.headers())),
+                status => {
+                    let (parts, mut body) = response.into_parts();
+                    let body = body.with_config().limit(MAX_REFUSAL).read_to_vec();
+                    return Err(call.refused(status, &parts.headers, &body.unwrap_or_default()));
+                }
             }
         }
         Err(failed(format!(
@@ -210,7 +215,9 @@ impl Call<'_> {
         let body = response.body_mut().with_config().limit(limit).read_to_vec();
         let body = body.map_err(|error| self.lost(error))?;
         let sheet = self.source.read(&body);
-        let sheet = sheet.map_err(|why| failed(format!("{}: {why}", self.source.host())))?;
+        let sheet = sheet.map_err(|why| {
+            failed(format!("{}: {}", self.source.host(), self.without_own_secrets(why)))
+        })?;
         Ok(Fetched::Sheet { sheet, validators })
     }
 
@@ -239,7 +246,8 @@ impl Call<'_> {
         )))
     }
 
-    fn refused(&self, status: u16, headers: &HeaderMap) -> FetchError {
+    fn refused(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
+        let words = self.own_words(body);
         let retry_after = headers
             .get(RETRY_AFTER)
             .filter(|_| matches!(status, 429 | 503))
@@ -251,7 +259,26 @@ impl Call<'_> {
             _ => String::new(),
         };
         let host = self.source.host();
-        FetchError { retry_after, ..failed(format!("{host} answered {status}{advice}")) }
+        FetchError { retry_after, ..failed(format!("{host} answered {status}{words}{advice}")) }
+    }
+
+    /// What the provider says besides the status.
+    fn own_words(&self, body: &[u8]) -> String {
+        let words = serde_json::from_slice(body).ok().as_ref().and_then(fault::of);
+        words.map_or_else(String::new, |words| format!(", {}", self.without_own_secrets(words)))
+    }
+
+    /// Some say back what was asked.
+    fn without_own_secrets(&self, words: String) -> String {
+        /// Shorter ones are words, and no key.
+        const SHORTEST: usize = 6;
+        let query = self.source.address().split_once('?').map_or("", |(_, query)| query);
+        let given = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, it)| it));
+        let app_id = self.app_id.as_ref().and_then(|value| value.to_str().ok()?.split_once(' '));
+        given
+            .chain(app_id.map(|(_, id)| id))
+            .filter(|secret| secret.len() >= SHORTEST)
+            .fold(words, |words, secret| words.replace(secret, REMOVED))
     }
 
     fn lost(&self, error: ureq::Error) -> FetchError {
@@ -273,13 +300,16 @@ fn validator(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     (1..=MAX_VALIDATOR).contains(&value.len()).then(|| value.to_owned())
 }
 
+/// What is read of an answer that is no sheet, for its words.
+const MAX_REFUSAL: u64 = 16 << 10;
+
 /// What authorizes us, as Open Exchange Rates documents it: in a header, where no log of addresses
 /// has it.
 fn app_id(source: &Source) -> Result<Option<HeaderValue>, FetchError> {
     let Some(path) = source.app_id_file() else { return Ok(None) };
     let id = read_app_id(path)
         .map_err(|error| failed(format!("{} cannot be read: {error}", path.display())))?;
-    let id = std::str::from_utf8(&id).unwrap_or_default().trim();
+    let id = secret::bare(std::str::from_utf8(&id).unwrap_or_default()).trim();
     let sound = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
     let value = Zeroizing::new(format!("Token {id}"));
     let mut value = HeaderValue::from_str(&value).ok().filter(|_| sound).ok_or_else(|| {

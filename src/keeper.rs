@@ -11,11 +11,10 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::clock::Moment;
 use crate::entry::Key;
 use crate::leader::Leader;
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::metrics::Counter;
 use crate::store::{Host, Lease, Right, Store};
 
@@ -67,6 +66,8 @@ struct Ledger {
     charges: Vec<Due>,
     running: bool,
     stopping: bool,
+    /// Something was added that the thread has not seen.
+    news: bool,
 }
 
 struct Shared {
@@ -96,7 +97,7 @@ impl Keeper {
             host,
             fleet,
             ledger: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Condvar::default(),
             leader: Mutex::new(leader),
             started: false.into(),
             chore: OnceLock::new(),
@@ -123,6 +124,7 @@ impl Keeper {
         let at = self.0.host.now().plus(charge.length / 3);
         let mut ledger = self.0.ledger.lock();
         ledger.charges.push(Due { charge, at });
+        ledger.news = true;
         self.0.changed.notify_one();
         self.start(&mut ledger);
     }
@@ -144,10 +146,11 @@ impl Keeper {
     pub fn stop(&self, patience: Duration) {
         let mut ledger = self.0.ledger.lock();
         ledger.stopping = true;
+        ledger.news = true;
         self.0.changed.notify_one();
         if ledger.running {
             // A thread stuck in a time-out is left behind: nothing it does needs the library gone.
-            self.0.changed.wait_while_for(&mut ledger, |ledger| ledger.running, patience);
+            self.0.changed.wait_while_for(ledger, |ledger| ledger.running, patience);
         }
     }
 }
@@ -180,17 +183,17 @@ fn run(shared: &Arc<Shared>) {
         let now = shared.host.now();
         let next = ledger.charges.iter().min_by_key(|due| due.at);
         let Some((charge, at)) = next.map(|due| (due.charge.clone(), due.at)) else {
-            wait(shared, &mut leader, &mut ledger, None);
+            ledger = wait(shared, &mut leader, ledger, None);
             continue;
         };
         if now < at {
-            wait(shared, &mut leader, &mut ledger, Some(now.until(at)));
+            ledger = wait(shared, &mut leader, ledger, Some(now.until(at)));
             continue;
         }
         // Never renew under the lock: `release` must not wait for Redis.
-        let kept = MutexGuard::unlocked(&mut ledger, || {
-            charge.renew(&*shared.host, shared.fleet.as_deref())
-        });
+        drop(ledger);
+        let kept = charge.renew(&*shared.host, shared.fleet.as_deref());
+        ledger = shared.ledger.lock();
         if !kept {
             // Released meanwhile, or lost: the callable is not told, for it cannot be stopped. Its
             // commit will be.
@@ -221,37 +224,45 @@ fn run(shared: &Arc<Shared>) {
     shared.changed.notify_all();
 }
 
+impl Shared {
+    /// Until something is added, or for `at_most`.
+    fn sleep(&self, at_most: Option<Duration>) -> MutexGuard<'_, Ledger> {
+        let mut ledger = self.ledger.lock();
+        if !ledger.news {
+            ledger = match at_most {
+                Some(span) => self.changed.wait_for(ledger, span),
+                None => self.changed.wait(ledger),
+            };
+        }
+        ledger.news = false;
+        ledger
+    }
+}
+
 /// Nothing is due for `at_most`: follow the log meanwhile, or sleep.
-fn wait(
-    shared: &Arc<Shared>,
+fn wait<'a>(
+    shared: &'a Arc<Shared>,
     leader: &mut Option<Leader>,
-    ledger: &mut MutexGuard<'_, Ledger>,
+    ledger: MutexGuard<'a, Ledger>,
     at_most: Option<Duration>,
-) {
-    MutexGuard::unlocked(ledger, || {
-        look_after(shared);
-        // Lines of this thread that no request has taken along.
-        log::logger().flush();
-    });
+) -> MutexGuard<'a, Ledger> {
+    drop(ledger);
+    look_after(shared);
+    // Lines of this thread that no request has taken along.
+    log::logger().flush();
     let Some(leader) = leader else {
         let chore = shared.chore.get().map(|_| LOOK_AFTER);
-        match at_most.into_iter().chain(chore).min() {
-            Some(span) => drop(shared.changed.wait_for(ledger, span)),
-            None => shared.changed.wait(ledger),
-        }
-        return;
+        return shared.sleep(at_most.into_iter().chain(chore).min());
     };
     // At rest a host has one connection, its leader's: a worker's is closed soon after its flight.
     if let Some(fleet) = &shared.fleet {
-        MutexGuard::unlocked(ledger, || {
-            fleet.rest();
-            shared.host.count_noticed(fleet.noticed());
-        });
+        fleet.rest();
+        shared.host.count_noticed(fleet.noticed());
     }
-    let patience = at_most.unwrap_or(PATIENCE).min(PATIENCE);
-    if !MutexGuard::unlocked(ledger, || leader.turn(patience)) && !ledger.stopping {
-        shared.changed.wait_for(ledger, at_most.unwrap_or(STAND_BY).min(STAND_BY));
+    if leader.turn(at_most.unwrap_or(PATIENCE).min(PATIENCE)) {
+        return shared.ledger.lock();
     }
+    shared.sleep(Some(at_most.unwrap_or(STAND_BY).min(STAND_BY)))
 }
 
 /// Start the chore where it is due and not being done.

@@ -7,7 +7,8 @@
 //! - [`error`]: everything a caller can be told, as finished sentences.
 //! - [`flight`]: one lookup that may end in a mint, as a state machine without I/O, and the loop
 //!   that carries out what it asks for.
-//! - [`process`]: which side of a fork this is.
+//! - [`process`]: which side of a fork this is. [`lock`]: locks that a fork leaves whole.
+//! - [`secret`], `fault`: a secret as people hand it over, and an error as an issuer tells it.
 //! - [`keeper`], [`leader`]: what goes on in the background.
 //! - [`metrics`]: what is counted. [`journal`]: what an operator is told.
 //! - [`store`]: the two roles a flight needs, their contract, and the in-memory reference.
@@ -23,10 +24,14 @@
 //!
 //! The core (everything but `host`, `redis`, `http`, `php`) runs without PHP, Redis or a wall clock.
 
+// These pages are read with `--document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod clock;
 pub mod config;
 pub mod entry;
 pub mod error;
+mod fault;
 pub mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -38,6 +43,7 @@ pub mod http;
 pub mod journal;
 pub mod keeper;
 pub mod leader;
+pub mod lock;
 pub mod metrics;
 #[cfg(feature = "php")]
 mod php;
@@ -48,6 +54,7 @@ pub mod redis;
 #[cfg(any(feature = "redis", feature = "http"))]
 pub mod resolve;
 pub mod seal;
+pub mod secret;
 pub mod store;
 pub mod token;
 #[cfg(any(feature = "redis", feature = "http"))]

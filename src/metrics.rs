@@ -43,11 +43,12 @@ pub enum Counter {
     FxQuarantined,
     RedisCommands,
     ClocksDisagreed,
+    Contradicted,
 }
 
 impl Counter {
     /// With the names they have in `sharedstate_status()`.
-    pub const ALL: [(Self, &'static str); 32] = [
+    pub const ALL: [(Self, &'static str); 33] = [
         (Self::TokenHits, "token_cache_hits"),
         (Self::TokenMisses, "token_cache_misses"),
         (Self::TokenMints, "token_mint_count"),
@@ -80,5 +81,6 @@ impl Counter {
         (Self::FxQuarantined, "fx_quarantined"),
         (Self::RedisCommands, "redis_commands"),
         (Self::ClocksDisagreed, "clocks_disagreed"),
+        (Self::Contradicted, "lifetimes_contradicted"),
     ];
 }

@@ -105,6 +105,7 @@ impl Seal {
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         const EXPECTED: &str = "expected 64 hexadecimal digits per line, the current key first \
                                 (openssl rand -hex 32 makes one)";
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             let line = line.trim_ascii();
@@ -278,6 +279,10 @@ mod tests {
     fn a_file_that_holds_no_keys_is_refused_in_words_without_its_contents() {
         let good = format!("# made in November\n\n  {}\r\n", line('a').to_uppercase());
         assert!(Seal::parse(good.as_bytes()).is_ok());
+        assert!(
+            Seal::parse(format!("\u{feff}{good}\r\n").as_bytes()).is_ok(),
+            "as an editor saves it"
+        );
         let refused = |text: String| Seal::parse(text.as_bytes()).unwrap_err();
         assert!(refused(String::new()).contains("no key"));
         assert!(refused("# only a comment".into()).contains("openssl rand -hex 32"));

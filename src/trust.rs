@@ -49,25 +49,32 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     })
 }
 
-/// Why the certificate of a server is refused, and what to do; `remedy` is that where nobody in the
-/// file of `authorities` has signed it.
-pub fn disbelieved(why: &CertificateError, authorities: &Path, remedy: &str) -> String {
+/// Why the certificate of a server is refused, and what to do: `unsigned`, where nobody in the file of
+/// `authorities` has signed it; `misnamed`, where it is for others.
+pub fn disbelieved(
+    why: &CertificateError,
+    authorities: &Path,
+    unsigned: &str,
+    misnamed: &str,
+) -> String {
     use CertificateError as C;
 
     let authorities = authorities.display();
     match why {
         // The second is another key under the same name, as after a CA was made anew.
         C::UnknownIssuer | C::BadSignature => {
-            format!("the server's certificate is signed by nobody in {authorities}: {remedy}")
+            format!("the server's certificate is signed by nobody in {authorities}: {unsigned}")
+        }
+        C::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "the server's certificate has no subjectAltName, and its CN does not count: have it \
+             made anew with one, such as subjectAltName=DNS:server.example"
+                .into()
         }
         C::NotValidForNameContext { presented, .. } => {
             // Some have a hundred.
             let names = presented.iter().take(2).cloned().collect::<Vec<_>>().join(" and ");
             let all = if presented.len() > 2 { " and others" } else { "" };
-            format!(
-                "the server's certificate is for {names}{all}: use one of its names, or add this \
-                 one to its subjectAltName"
-            )
+            format!("the server's certificate is for {names}{all}: {misnamed}")
         }
         // Their own words are long, and count in seconds.
         C::Expired | C::ExpiredContext { .. } => {

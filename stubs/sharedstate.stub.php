@@ -13,6 +13,7 @@
  *     sharedstate.redis.password =
  *     sharedstate.redis.password_file =
  *     sharedstate.redis.tls_ca =
+ *     sharedstate.redis.tls_server_name =
  *     sharedstate.redis.tls_cert =
  *     sharedstate.redis.tls_key =
  *     sharedstate.redis.pool_max = 8
@@ -49,15 +50,15 @@ namespace {
      *
      * `$mint` returns the token response: an array or JSON string with `access_token` or `token`
      * and `expires_in`, `expires_at`, `expires_on` or `expires`; an object with `getToken()` and
-     * `getExpires()`; a JWT; or any string when the option `ttl` is given. It is called by one
+     * `getExpires()`; a JWT; or a bearer token when the option `ttl` is given. It is called by one
      * worker only, and only when there is no usable token or the one there is due for renewal.
      *
      * Hot loops: a closure literal in the call costs more than the call. Put it into a variable, or
      * leave it out where the token is known to exist.
      *
      * @param (callable(array{name: string, version: int}): (array<string, mixed>|string|object))|null $mint
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
-     *        `ttl`: seconds, when the response does not say. `margin`: seconds before the expiry
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool, opaque?: bool} $options
+     *        `ttl`: seconds; the shorter of it and what the response says counts. `margin`: seconds before the expiry
      *        in which the token is no longer served. `refresh_ratio`: share of the usable life
      *        after which one worker renews. `wait_ms`: longest wait for another worker's mint.
      *        `fingerprint`: what else makes this token this token (scope, audience, account); keys
@@ -65,7 +66,8 @@ namespace {
      *        just refused by the API: it is invalidated first; refused again too soon (within 1 s,
      *        2 s, … 60 s) the same token comes back. `keep`: fields of the response to
      *        hand out by `shared_token_info()`. `store_down`: what to do without Redis.
-     *        `defer`: what is still usable is served, and renewed after the response.
+     *        `defer`: what is still usable is served, and renewed after the response. `opaque`: any
+     *        text without control characters is a token.
      *
      * @throws \SharedState\MintFailed the callable threw an \Exception (its `previous`), or the fleet backs off
      * @throws \SharedState\InvalidValue the callable's answer cannot be used
@@ -81,7 +83,7 @@ namespace {
      * Drop a token everywhere. With `$rejected`, the token an API refused: only if it is still the
      * current one, so that two workers with the same 401 do not drop each other's successor.
      *
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool, opaque?: bool} $options
      *        those of `shared_token_get()`; the fingerprint counts
      *
      * @return bool whether anything was dropped
@@ -111,7 +113,7 @@ namespace {
      * What is known of a token on this host, without the token itself; null when there is none.
      * Times are Unix seconds.
      *
-     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool} $options
+     * @param array{ttl?: int|float|numeric-string, margin?: int|float|numeric-string, refresh_ratio?: float|numeric-string, wait_ms?: int|float|numeric-string, fingerprint?: string|array<array-key, mixed>, rejected?: string, keep?: list<string>, store_down?: 'host'|'fail', defer?: bool, opaque?: bool} $options
      *        those of `shared_token_get()`; the fingerprint counts
      *
      * @return array{
@@ -361,7 +363,25 @@ namespace SharedState {
     class Exception extends \RuntimeException {}
 
     /** The callable failed, here (then `getPrevious()` is its exception) or at another worker. */
-    class MintFailed extends Exception {}
+    class MintFailed extends Exception
+    {
+        /** In how many seconds the fleet may try again, from when it was thrown. */
+        public readonly ?float $retryAfter;
+
+        public function __construct(string $message = '', int $code = 0, ?\Throwable $previous = null, ?float $retryAfter = null) {}
+    }
+
+    /**
+     * For a callable to throw: the issuer or the source said when to ask again (`Retry-After`). It is a failure like any
+     * other, and nobody in the fleet asks again before.
+     */
+    class RetryLater extends Exception
+    {
+        /** 0 to 86400. */
+        public readonly float $seconds;
+
+        public function __construct(float $seconds, string $message = '', ?\Throwable $previous = null) {}
+    }
 
     /** Nobody came up with a value in time, or waiting would have been for oneself. */
     class WaitTimeout extends Exception {}

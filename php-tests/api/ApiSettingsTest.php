@@ -39,6 +39,19 @@ final class ApiSettingsTest extends TestCase
     }
 
     /** @group extension */
+    public function test_who_only_reports_makes_no_table(): void
+    {
+        foreach ([['--ri', 'sharedstate'], ['-i'], ['-r', 'phpinfo();']] as $arguments) {
+            $told = Cli::run($arguments, ['sharedstate.host.dir' => $this->folder]);
+            self::assertSame(0, $told->status, $told->all());
+            self::assertStringContainsString('sharedstate.host.dir', $told->output);
+            self::assertSame([], glob("$this->folder/sharedstate-*"), implode(' ', $arguments));
+        }
+        $this->php("shared_token_get('crm', fn () => ['access_token' => 'T', 'expires_in' => 60]);");
+        self::assertStringContainsString("$this->folder/sharedstate-", Cli::run(['--ri', 'sharedstate'], ['sharedstate.host.dir' => $this->folder])->output);
+    }
+
+    /** @group extension */
     public function test_secrets_are_masked_wherever_settings_are_shown(): void
     {
         $ini = ['sharedstate.redis.password' => 'hunter-2-secret', 'sharedstate.redis.dsn' => 'redis://user:hunter-3-secret@127.0.0.1:1/0',

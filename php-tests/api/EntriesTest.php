@@ -128,13 +128,14 @@ final class EntriesTest extends TestCase
     public function test_neither_the_list_nor_the_metrics_send_anything_to_redis(): void
     {
         $redis = $this->redis();
-        [$names, $sent] = $this->php(self::MINT . <<<'PHP'
+        [$names, $sent, $seconds] = $this->php(self::MINT . <<<'PHP'
             shared_token_get('crm', $mint);
+            $start = microtime(true);
             $before = sharedstate_status()['redis_commands_of_this_process'];
             for ($i = 0; $i < 50; $i++) { $names = array_column(sharedstate_entries(), 'name'); sharedstate_metrics(); }
-            return [$names, sharedstate_status()['redis_commands_of_this_process'] - $before];
+            return [$names, sharedstate_status()['redis_commands_of_this_process'] - $before, microtime(true) - $start];
             PHP, ['redis.dsn' => $redis->dsn()]);
         self::assertSame(['crm'], $names);
-        self::assertLessThan(10, $sent, 'the leader goes on following');
+        self::assertLessThan(10 * max(1, $seconds), $sent, 'the leader goes on following');
     }
 }

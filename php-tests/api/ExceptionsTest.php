@@ -73,8 +73,9 @@ final class ExceptionsTest extends TestCase
     /** @group extension */
     public function test_another_process_follows_the_back_off(): void
     {
-        $this->php("return caught(fn () => shared_token_get('crm', fn () => throw new RuntimeException('no')));");
-        $other = $this->php("return caught(fn () => shared_token_get('crm', function () { note('start', 'crm'); return 'T'; }, ['ttl' => 60]));");
+        $settings = ['token.failure_backoff_ms' => 30_000];
+        $this->php("return caught(fn () => shared_token_get('crm', fn () => throw new RuntimeException('no')));", $settings);
+        $other = $this->php("return caught(fn () => shared_token_get('crm', function () { note('start', 'crm'); return 'T'; }, ['ttl' => 60]));", $settings);
         self::assertSame('SharedState\\MintFailed', $other['class'] ?? null, json_encode($other));
         self::assertSame(0, $this->mints->mints());
     }
@@ -89,17 +90,8 @@ final class ExceptionsTest extends TestCase
         self::assertSame('T', $said['returned'] ?? null, json_encode($said));
     }
 
-    /** @return array<string, array{int}> at which look of PHP at the callable: the parser's, or the one before the call */
-    public static function looks(): array
-    {
-        return ['the parser' => [1], 'the call' => [2]];
-    }
-
-    /**
-     * @dataProvider looks
-     * @group extension
-     */
-    public function test_an_error_handler_that_throws_at_a_deprecated_callable_is_no_failed_mint(int $look): void
+    /** @group extension */
+    public function test_an_error_handler_that_throws_at_a_deprecated_callable_is_no_failed_mint(): void
     {
         if (PHP_VERSION_ID < 80200) {
             self::markTestSkipped('nothing is deprecated about self:: yet');
@@ -109,10 +101,7 @@ final class ExceptionsTest extends TestCase
                 static function token() { return shared_token_get('crm', 'self::mint', ['ttl' => 60]); }
                 private static function mint() { note('start', 'crm'); return 'never'; }
             }
-            \$looks = 0;
-            set_error_handler(function (\$level, \$message) use (&\$looks) {
-                return ++\$looks !== $look ?: throw new ErrorException(\$message);
-            });
+            set_error_handler(fn (\$level, \$message) => throw new ErrorException(\$message));
             return [caught(Issuer::token(...)), caught(fn () => shared_token_get('crm', fn () => 'T', ['ttl' => 60])),
                 sharedstate_status()['mint_failures']];
             PHP);
@@ -120,6 +109,77 @@ final class ExceptionsTest extends TestCase
         self::assertSame(0, $this->mints->mints());
         self::assertSame('T', $next['returned'] ?? null, json_encode($next));
         self::assertSame(0, $failures);
+    }
+
+    public function test_a_failed_mint_says_when_to_try_again(): void
+    {
+        $said = $this->php(<<<'PHP'
+            $of = function (Closure $mint) {
+                try { shared_token_get('crm', $mint); } catch (SharedState\MintFailed $failed) { return $failed; }
+            };
+            $first = $of(fn () => throw new RuntimeException('no'));
+            $told = $of(fn () => 'not called');
+            preg_match('/allowed in ([\d.]+) s/', $first->getMessage(), $words);
+            return [$first->retryAfter, $told->retryAfter, (float) $words[1], caught(function () use ($first) { $first->retryAfter = 1.0; })['class'],
+                (new SharedState\MintFailed('of a test'))->retryAfter, (new SharedState\MintFailed('', 1, $told, 2.5))->retryAfter];
+            PHP, ['token.failure_backoff_ms' => 2000]);
+        [$first, $told, $words, $class, $none, $given] = $said;
+        self::assertEqualsWithDelta($words, $first, 0.06);
+        self::assertGreaterThan(0.0, $told);
+        self::assertLessThanOrEqual(2.6, $told);
+        self::assertSame(['Error', null, 2.5], [$class, $none, $given]);
+    }
+
+    public function test_what_the_issuer_says_of_when_to_ask_again_is_the_pause_of_the_fleet(): void
+    {
+        [$first, $told, $previous, $refused, $seconds, $message] = $this->php(<<<'PHP'
+            $of = function (Closure $mint) {
+                try { shared_token_get('crm', $mint); } catch (SharedState\MintFailed $failed) { return $failed; }
+            };
+            $first = $of(fn () => throw new SharedState\RetryLater(30, 'HTTP 429'));
+            $told = $of(fn () => throw new LogicException('not called'));
+            $bad = array_map(fn ($seconds) => caught(fn () => new SharedState\RetryLater($seconds))['class'], [-1, 86401, NAN]);
+            $later = new SharedState\RetryLater(1.5, 'why', $told);
+            return [$first->retryAfter, $told->retryAfter, [$first->getPrevious()::class, $first->getPrevious()->seconds], $bad, $later->seconds,
+                [$later->getMessage(), $later->getCode(), $later->getPrevious() === $told, $later->getLine() > 0, strpos($told->getMessage(), 'HTTP 429') > 0]];
+            PHP);
+        self::assertEqualsWithDelta(30.0, $first, 0.5);
+        self::assertEqualsWithDelta(30.0, $told, 0.5);
+        self::assertSame(['SharedState\RetryLater', 30.0], [$previous[0], (float) $previous[1]]);
+        self::assertSame(['ValueError', 'ValueError', 'ValueError'], $refused);
+        self::assertSame(1.5, $seconds);
+        self::assertSame(['why', 0, true, true, true], $message);
+    }
+
+    public function test_a_subclass_of_ours_may_say_more(): void
+    {
+        self::assertSame([7, 'told', 'HTTP 503'], $this->php(<<<'PHP'
+            class Overloaded extends SharedState\RetryLater {
+                public function __construct(public string $what) { parent::__construct(7, 'HTTP 503'); }
+            }
+            try { shared_token_get('crm', fn () => throw new Overloaded('told')); } catch (SharedState\MintFailed $failed) { $it = $failed->getPrevious(); }
+            return [(int) round($failed->retryAfter), $it->what, $it->getMessage()];
+            PHP));
+    }
+
+    /** The issuer answers HTML, and the callable was written for JSON. */
+    public function test_an_error_at_an_early_renewal_is_logged_and_the_usable_token_is_served(): void
+    {
+        $code = <<<'PHP'
+            $calls = 0;
+            $mint = function () use (&$calls): array {
+                return ++$calls === 1 ? ['access_token' => 'good', 'expires_in' => 20] : json_decode('<html>', true);
+            };
+            $options = ['margin' => 1, 'refresh_ratio' => 0.05];
+            $first = shared_token_get('crm', $mint, $options);
+            sleep(2);
+            $second = caught(fn () => shared_token_get('crm', $mint, $options));
+            return [$first, $second['returned'] ?? $second['class'], $calls, sharedstate_status()['mint_failures'],
+                caught(fn () => shared_token_get('other', fn (): array => null))['class']];
+            PHP;
+        $result = $this->cli($code);
+        self::assertStringContainsString('["good","good",2,1,"TypeError"]', $result->output);
+        self::assertMatchesRegularExpression('/error: minting token "crm" failed, the old value is served: TypeError/', $result->errors . $result->output);
     }
 
     public function test_a_rejected_token_is_not_in_a_trace(): void

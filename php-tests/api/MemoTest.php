@@ -34,7 +34,7 @@ final class MemoTest extends TestCase
             $wrong = [];
             for ($i = 0; $i < 1000; $i++) {
                 $options = ['ttl' => 60, 'fingerprint' => 'f' . $i % 5];
-                $wanted = 'token ' . $i % 40 . ' f' . $i % 5;
+                $wanted = 'token-' . $i % 40 . '-f' . $i % 5;
                 $got = shared_token_get('name ' . $i % 40, fn () => $wanted, $options);
                 if ($got !== $wanted) {
                     $wrong[] = [$wanted, $got];

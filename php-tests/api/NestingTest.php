@@ -13,9 +13,9 @@ final class NestingTest extends TestCase
     public function test_another_name_inside_a_mint_works(): void
     {
         $said = $this->php(<<<'PHP'
-            return shared_token_get('outer', fn () => 'outer with ' . shared_token_get('inner', fn () => 'inner', ['ttl' => 60]), ['ttl' => 60]);
+            return shared_token_get('outer', fn () => 'outer-with-' . shared_token_get('inner', fn () => 'inner', ['ttl' => 60]), ['ttl' => 60]);
             PHP);
-        self::assertSame('outer with inner', $said);
+        self::assertSame('outer-with-inner', $said);
     }
 
     public function test_the_same_name_inside_its_own_mint_is_an_exception_at_once(): void

@@ -296,6 +296,18 @@ final class DoctorTest extends TestCase
         }
     }
 
+    public function test_the_environment_of_a_pool_is_seen(): void
+    {
+        $redis = $this->redis('--requirepass', self::PASSWORD);
+        $pool = "$this->folder/pool.conf";
+        file_put_contents($pool, "[www]\nenv[SHAREDSTATE_REDIS_DSN] = {$redis->dsn()}\n");
+        $this->assertFound('fail', 'NOAUTH', $this->doctor([], ['--pool', $pool]));
+        file_put_contents($pool, "[www]\nenv[SHAREDSTATE_REDIS_DSN] = {$redis->dsn()}\nenv[SHAREDSTATE_REDIS_PASSWORD] = \$HANDED_ON\n");
+        $healthy = $this->doctor([], ['--pool', $pool], ['HANDED_ON' => self::PASSWORD]);
+        $this->assertHealthy($healthy);
+        self::assertStringContainsString($redis->socket(), $healthy->output);
+    }
+
     public function test_another_user_than_the_pools_is_found(): void
     {
         if (posix_geteuid() !== 0) {

@@ -2,6 +2,7 @@
 
 declare(strict_types=1);
 
+use SharedState\Tests\Support\Crowd;
 use SharedState\Tests\Support\Fpm;
 use SharedState\Tests\Support\Response;
 use SharedState\Tests\Support\TestCase;
@@ -20,6 +21,28 @@ final class SettingsTest extends TestCase
         self::assertNotSame($first, $this->get($host, 'token.php', ['name' => 'crm', 'ms' => 0, 'ttl' => 5])->token());
         $path = $this->get($host, 'status.php', [])->json()['status']['host_table'];
         self::assertStringStartsWith("$this->folder/host-north/", $path);
+    }
+
+    /** What `env[…]` of a pool says goes before what the master was started with; what a script puts there counts for nothing. */
+    public function test_the_environment_of_a_pool_is_that_of_its_workers(): void
+    {
+        file_put_contents("$this->folder/put.php", '<?php putenv("SHAREDSTATE_REDIS_DSN=redis://of.a.script");'
+            . ' require ' . var_export($this->page('status.php'), true) . ';');
+        $lines = ['env[SHAREDSTATE_REDIS_DSN]' => 'redis://of.the.pool', 'pm.max_children' => 1];
+        $host = new Fpm($this->folder, 'north', [
+            'own' => $this->pool('own') + $lines,
+            'plain' => $this->pool('plain') + ['pm.max_children' => 1],
+            'kept' => $this->pool('kept') + ['clear_env' => 'no'] + $lines,
+            'set' => $this->pool('set', ['redis.dsn' => 'redis://of.the.setting']) + $lines,
+        ], wrapper: ['env', 'SHAREDSTATE_REDIS_DSN=redis://of.the.master']);
+        $crowd = new Crowd();
+        foreach (['own' => 'pool', 'plain' => 'master', 'kept' => 'pool', 'set' => 'setting'] as $pool => $whose) {
+            for ($i = 0; $i < 2; $i++) {
+                $crowd->send($host->socket($pool), "$this->folder/put.php", []);
+                $response = array_values($crowd->finish())[0];
+                self::assertSame("redis://of.the.$whose", $response->json()['status']['store'], $pool);
+            }
+        }
     }
 
     /** @return array<string, array{string, string}> a setting, and a value that a site has for itself */

@@ -3,6 +3,7 @@
 declare(strict_types=1);
 
 use SharedState\Tests\Support\Crowd;
+use SharedState\Tests\Support\Response;
 use SharedState\Tests\Support\TestCase;
 
 /** Workers come and go; what they share does not. */
@@ -30,6 +31,42 @@ final class WorkersTest extends TestCase
         $pids = array_unique(array_map(static fn ($response) => $response->pid(), $responses));
         self::assertGreaterThan(8, count($pids), 'workers were replaced during the test');
         self::assertStringNotContainsString('SIGSEGV', $host->logged());
+    }
+
+    /** PHP ends a request by a jump over our frames: what they own is given back all the same. */
+    public function test_a_worker_grows_by_nothing_when_requests_end_at_the_memory_limit(): void
+    {
+        $host = $this->host('north', [], ['pm.max_children' => 1], ['memory_limit' => '16M', 'display_errors' => '0', 'log_errors' => '1']);
+        file_put_contents("$this->folder/limit.php", '<?php
+            require ' . var_export($this->page('mint.php'), true) . ';
+            if (isset($_GET["fill"])) {
+                for ($i = 0; $i < 800; $i++) { shared_token_get("tenant:$i", fn () => ["access_token" => "T", "expires_in" => 3600, "kept" => str_repeat("k", 300)], ["keep" => ["kept"]]); }
+                fx_rate("EUR", "USD", fn () => ["base" => "EUR", "timestamp" => time(), "rates" => ["USD" => "1.1", "CHF" => "0.9"]]);
+            } elseif (isset($_GET["rss"])) {
+                preg_match("/^RssAnon:\s+(\d+)/m", file_get_contents("/proc/self/status"), $found);
+                answer(fn () => ["kb" => (int) $found[1]]);
+            } else {
+                $hog = [];
+                while (memory_get_usage() < 14_500_000) { $hog[] = str_repeat("x", 30_000); }
+                count(sharedstate_entries());
+                echo "not at the limit";
+            }');
+        $ask = function (array $query) use ($host): Response {
+            $crowd = new Crowd();
+            $crowd->send($host->socket(), "$this->folder/limit.php", $query);
+            return array_values($crowd->finish())[0];
+        };
+        $ask(['fill' => 1]);
+        for ($i = 0; $i < 40; $i++) {
+            $ended = $ask([]);
+            self::assertSame(500, $ended->status, $ended->describe());
+        }
+        $before = $ask(['rss' => 1])->json()['kb'];
+        for ($i = 0; $i < 400; $i++) {
+            $ask([]);
+        }
+        self::assertLessThan(1000, $ask(['rss' => 1])->json()['kb'] - $before, 'KB in 400 requests');
+        self::assertStringContainsString('Allowed memory size', $host->logged());
     }
 
     public function test_a_reload_under_load_costs_no_request_and_no_mint(): void

@@ -17,7 +17,7 @@ final class Cli
      */
     public static function run(array $arguments, array $ini = [], array $environment = [], float $timeout = 30.0, bool $loaded = true, array $wrapper = []): CliResult
     {
-        $command = [...$wrapper, Build::php(), '-n'];
+        $command = [...$wrapper, ...Build::watched(), '-n'];
         if ($loaded) {
             array_push($command, ...Build::loading());
         }
@@ -25,7 +25,8 @@ final class Cli
             // Quoted, or an "=" in an address would be taken for PHP's own syntax.
             array_push($command, '-d', "$key=\"$value\"");
         }
-        return self::command([...$command, ...$arguments], $environment, $timeout);
+        // Valgrind takes its time.
+        return self::command([...$command, ...$arguments], $environment, getenv('MEMCHECK') ? 10 * $timeout : $timeout);
     }
 
     /**

@@ -10,7 +10,7 @@ namespace SharedState\Tests\Support;
  */
 final class Complaints
 {
-    private const COMPLAINT = '/Freeing 0x|memory leaks? detected|zend_mm_heap corrupted|Assertion .+ failed'
+    private const COMPLAINT = '/Freeing 0x|==\d+== (?:Invalid|Mismatched|Process terminating)|memory leaks? detected|zend_mm_heap corrupted|Assertion .+ failed'
         . '|exited on signal \d+ \(SIG(SEGV|ABRT|BUS|ILL|FPE)|internal error at /';
 
     /** Enough to see what it is: a leak in every request says little more than one. */

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use super::{APP_ID, DSN, ENVIRONMENT, PASSWORD, SETTINGS, SOURCES, dsn, shown};
 use crate::fx::{self, Source};
 use crate::journal::Sink;
+use crate::secret;
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -32,6 +34,9 @@ impl Read {
             let overruled = name == PASSWORD && by_file;
             if let Some(value) = read.get_mut(name).filter(|v| v.is_empty() && !overruled) {
                 *value = env(variable).unwrap_or_default();
+            }
+            if let Some(value) = read.get_mut(name) {
+                *value = secret::bare(value).to_owned();
             }
         }
         Self(read)
@@ -72,6 +77,23 @@ impl Read {
             ));
         }
         Ok(dsn)
+    }
+
+    pub(super) fn password(&self) -> Result<Option<String>, String> {
+        match secret::one_line(self.text(PASSWORD)) {
+            Ok(_) => Ok(self.filled(PASSWORD)),
+            Err(_) => Err(self.refused(PASSWORD, "one line")),
+        }
+    }
+
+    /// Whom a certificate may be for.
+    pub(super) fn server_name(&self, name: &str) -> Result<Option<String>, String> {
+        match self.filled(name) {
+            Some(given) if !names_a_server(&given) => {
+                Err(self.refused(name, "a host name or an IP address, without a port"))
+            }
+            given => Ok(given),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> Result<Option<PathBuf>, String> {
@@ -181,6 +203,15 @@ impl Read {
             self.refused(name, &format!("one of {}", words.join(", ")))
         })
     }
+}
+
+/// What a certificate may be for, as far as a word shows.
+fn names_a_server(text: &str) -> bool {
+    let of_a_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && !label.starts_with('-') && label.bytes().all(of_a_label)
+    };
+    text.parse::<IpAddr>().is_ok() || text.len() <= 253 && text.split('.').all(label)
 }
 
 /// `32M` in bytes; K, M and G count in 1024 as in every php.ini.

@@ -187,6 +187,33 @@ fn a_client_certificate_needs_its_key_and_a_key_its_certificate() {
 }
 
 #[test]
+fn a_password_is_the_same_wherever_it_stands() {
+    for around in ["pw", "pw\n", "pw\r\n", "\u{feff}pw", "\u{feff}pw\r\n"] {
+        let ini = parse(&[("redis.password", around)]).unwrap();
+        let env = parse_with_env(&[], &[("SHAREDSTATE_REDIS_PASSWORD", around)]).unwrap();
+        assert_eq!(ini.redis_password.as_deref(), Some("pw"), "{around:?}");
+        assert_eq!(env.redis_password.as_deref(), Some("pw"), "{around:?}");
+    }
+    let dsn = parse_with_env(&[], &[("SHAREDSTATE_REDIS_DSN", "redis://:pw@h:1/3\n")]).unwrap();
+    assert_eq!(dsn.redis_dsn.as_deref(), Some("redis://:pw@h:1/3"));
+    let two = parse(&[("redis.password", "hunter2\nhunter3")]).unwrap_err();
+    assert!(two.contains("one line") && !two.contains("hunter"), "{two}");
+}
+
+#[test]
+fn a_server_name_is_a_name_and_needs_tls() {
+    let name = |name| [("redis.dsn", "rediss://10.0.0.7"), ("redis.tls_server_name", name)];
+    for good in ["cache.example.com", "10.1.2.3", "::1"] {
+        assert_eq!(parse(&name(good)).unwrap().redis_tls_server_name.as_deref(), Some(good));
+    }
+    for bad in ["cache.example.com:6379", "rediss://h", "a b", "-"] {
+        assert!(parse(&name(bad)).unwrap_err().contains("without a port"), "{bad}");
+    }
+    let clear = [("redis.dsn", "redis://h"), ("redis.tls_server_name", "h")];
+    assert!(parse(&clear).unwrap_err().contains("does not ask for TLS"));
+}
+
+#[test]
 fn certificates_for_a_connection_in_the_clear_are_refused() {
     let ca = [("redis.tls_ca", "/ca.pem"), ("log", "")];
     let identity = [("redis.tls_cert", "/c.pem"), ("redis.tls_key", "/k.pem")];

@@ -664,6 +664,10 @@ impl Flight {
                 self.failed(RAN_OUT.into(), Duration::ZERO)
             }
             Outcome::Failed { reason, least } => self.failed(reason, least),
+            Outcome::TooLarge { bytes, limit } => {
+                let error = FlightError::TooLarge { bytes, limit };
+                (self.failed(error.to_string(), Duration::ZERO).0, error)
+            }
             Outcome::Abandoned => (None, FlightError::Nothing),
         };
         self.abandon(lease, failure, error)
@@ -701,11 +705,6 @@ impl Flight {
                 self.adopt(winner, now)
             }
             Ok(Committed::Superseded(_) | Committed::Fenced) => self.minted_in_vain(now),
-            Err(StoreError::TooLarge { bytes, limit }) => {
-                let error = FlightError::TooLarge { bytes, limit };
-                let (failure, _) = self.failed(error.to_string(), Duration::ZERO);
-                self.abandon(lease, failure, error)
-            }
             Err(_) if !self.recommitted => {
                 // The reply may have been lost; the same commit twice is accepted.
                 self.recommitted = true;

@@ -9,8 +9,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use self::machine::{Action, Authority, Event, Flight};
 use crate::clock::{Moment, sleep};
 use crate::entry::{Digest, Entry, Freshness, Key, Kind, Timing, Version, freshness};
@@ -19,7 +17,7 @@ use crate::leader::Leader;
 use crate::metrics::Counter;
 pub use crate::metrics::tally::MintReason;
 use crate::store::{
-    Asked, Committed, Heard, Host, Leave, Reply, Right, Store, StoreError, jittered,
+    Asked, Committed, Heard, Host, LastFailure, Leave, Reply, Right, Store, StoreError, jittered,
 };
 
 /// What to do for a key that must be minted while Redis cannot be asked.
@@ -152,6 +150,20 @@ impl Ticket {
     }
 }
 
+/// A flight whose caller sees to something else for a moment, in the middle of a wait: plain data, as a [`Ticket`].
+/// Whoever has one hands it to [`Engine::go_on`] or to [`Engine::break_off`].
+#[derive(Debug)]
+pub struct Paused(Box<Course>);
+
+/// How far a flight has come.
+#[derive(Debug)]
+struct Course {
+    key: Key,
+    flight: Flight,
+    asked: Asked,
+    waiting_since: Option<Moment>,
+}
+
 /// What became of a ticket.
 #[derive(Debug)]
 pub enum Outcome {
@@ -166,8 +178,24 @@ pub enum Outcome {
         /// Nobody tries again before, however few have failed.
         least: Duration,
     },
+    /// There is no room for it on this host: a failure with a reason that says what to do.
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
     /// The request ended inside the callable (`exit`, a fatal error): nobody is to blame.
     Abandoned,
+}
+
+impl Outcome {
+    fn within(self, limit: usize) -> Self {
+        match &self {
+            Self::Minted { value, detail, .. } if value.len() + detail.len() > limit => {
+                Self::TooLarge { bytes: value.len() + detail.len(), limit }
+            }
+            _ => self,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -188,7 +216,10 @@ pub enum FlightError {
     /// No entry and nothing to mint with.
     #[error("no entry")]
     Nothing,
-    #[error("the value has {bytes} bytes and at most {limit} fit")]
+    #[error(
+        "it has {bytes} bytes with what is kept beside it, and at most {limit} fit: raise \
+         sharedstate.host.value_size or keep fewer fields"
+    )]
     TooLarge { bytes: usize, limit: usize },
 }
 
@@ -197,34 +228,70 @@ pub struct Engine {
     host: Arc<dyn Host>,
     fleet: Option<Arc<dyn Store>>,
     keeper: Keeper,
-    /// Why the fleet's store did not answer this process, last time it did not.
-    last_failure: Mutex<Option<StoreError>>,
+    last_failure: LastFailure,
 }
 
 impl Engine {
     pub fn new(host: Arc<dyn Host>, fleet: Option<Arc<dyn Store>>) -> Self {
         let keeper = Keeper::new(host.clone(), fleet.clone(), None);
-        Self { host, fleet, keeper, last_failure: Mutex::new(None) }
+        Self { host, fleet, keeper, last_failure: LastFailure::default() }
     }
 
     /// An engine whose process stands by to lead its host, once it has asked the fleet's store.
     pub fn following(host: Arc<dyn Host>, fleet: Arc<dyn Store>, leader: Leader) -> Self {
+        let last_failure = leader.last_failure();
         let keeper = Keeper::new(host.clone(), Some(fleet.clone()), Some(leader));
-        Self { host, fleet: Some(fleet), keeper, last_failure: Mutex::new(None) }
+        Self { host, fleet: Some(fleet), keeper, last_failure }
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
+        self.to_its_end(self.carry_out(self.course(key, plan), Event::Begin, &|| false))
+    }
+
+    /// As [`Self::begin`]; `Err` as soon as `interrupted` says so in the middle of a wait.
+    pub fn begin_unless(
+        &self,
+        key: &Key,
+        plan: &Plan,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Step, Paused> {
+        self.carry_out(self.course(key, plan), Event::Begin, interrupted)
+    }
+
+    pub fn go_on(&self, paused: Paused, interrupted: &dyn Fn() -> bool) -> Result<Step, Paused> {
+        self.carry_out(*paused.0, Event::Woke, interrupted)
+    }
+
+    /// Its caller will not come back to it.
+    pub fn break_off(&self, paused: Paused) {
+        self.ended(&paused.0);
+    }
+
+    fn course(&self, key: &Key, plan: &Plan) -> Course {
         let now = self.host.now();
         let flight = Flight::new(key.kind(), plan.clone(), self.fleet.is_some(), now);
-        self.carry_out(key, flight, Event::Begin)
+        Course { key: key.clone(), flight, asked: self.asked(key), waiting_since: None }
+    }
+
+    fn to_its_end(&self, mut flown: Result<Step, Paused>) -> Step {
+        loop {
+            match flown {
+                Ok(step) => return step,
+                Err(paused) => flown = self.go_on(paused, &|| false),
+            }
+        }
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
+        let outcome = outcome.within(self.host.most());
         let news = self.count_mint(&ticket, &outcome);
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
         }
-        let step = self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome));
+        let Ticket { key, flight, .. } = ticket;
+        let asked = self.asked(&key);
+        let course = Course { key, flight, asked, waiting_since: None };
+        let step = self.to_its_end(self.carry_out(course, Event::Outcome(outcome), &|| false));
         // Told when others have it: a log may take its time.
         log::info!("{news}");
         step
@@ -241,12 +308,18 @@ impl Engine {
                 let lifetime = timing.minted_at.until(timing.refresh_at);
                 tally.minted(name, ticket.reason, lifetime, took);
             }
-            Outcome::Failed { .. } if counted => tally.mint_failed(name, took),
+            Outcome::Failed { .. } | Outcome::TooLarge { .. } if counted => {
+                tally.mint_failed(name, took)
+            }
             _ => {}
         }
         match outcome {
             Outcome::Minted { .. } => format!("{what} was minted in {took:?}: {why}"),
             Outcome::Failed { reason, .. } => format!("{what} was not minted: {reason}"),
+            Outcome::TooLarge { bytes, .. } => {
+                self.host.count(Counter::TooLarge, 1);
+                format!("{what} was not minted: its {bytes} bytes are too many")
+            }
             Outcome::Abandoned => format!("the request that minted {what} ended before it had"),
         }
     }
@@ -335,7 +408,7 @@ impl Engine {
 
     /// Why the fleet's store last failed to answer this process.
     pub fn last_failure(&self) -> Option<String> {
-        self.last_failure.lock().as_ref().map(ToString::to_string)
+        self.last_failure.words()
     }
 
     /// Join the thread that renews leases, for at most `patience`.
@@ -343,48 +416,61 @@ impl Engine {
         self.keeper.stop(patience);
     }
 
-    fn carry_out(&self, key: &Key, mut flight: Flight, first: Event) -> Step {
+    fn carry_out(
+        &self,
+        mut course: Course,
+        first: Event,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Step, Paused> {
         let host = &*self.host;
         let mut event = first;
-        let mut asked = self.asked(key);
-        let mut waiting_since = None;
         loop {
+            let flight = &mut course.flight;
             event = match flight.step(event, host.now()) {
                 Action::Mint(authority, lease, reason) => {
                     let minted_from = host.now();
                     host.count(Counter::Rejections, u64::from(reason == MintReason::Rejected));
                     self.keeper.keep(Charge {
-                        key: key.clone(),
+                        key: course.key.clone(),
                         fleet: authority == Authority::Fleet,
                         lease,
                         right: flight.right(),
                         length: flight.plan().lease,
                         give_up: minted_from.plus(flight.plan().max_mint),
                     });
-                    let ticket = Ticket { key: key.clone(), reason, minted_from, flight };
-                    return Step::Mint(Box::new(ticket));
+                    let Course { key, flight, .. } = course;
+                    return Ok(Step::Mint(Box::new(Ticket { key, reason, minted_from, flight })));
                 }
                 Action::Done(result) => {
-                    if let Some(right) = flight.right() {
-                        host.leave(key, &right);
-                    }
-                    if let Some(since) = waiting_since {
-                        host.tally().waited(Moment::until(since, host.now()));
-                    }
-                    return result.map_or_else(Step::Failed, Step::Served);
+                    self.ended(&course);
+                    return Ok(result.map_or_else(Step::Failed, Step::Served));
                 }
                 action => {
-                    if matches!(action, Action::Wait { .. }) && waiting_since.is_none() {
-                        waiting_since = Some(host.now());
+                    if matches!(action, Action::Wait { .. }) && course.waiting_since.is_none() {
+                        course.waiting_since = Some(host.now());
                         host.count(Counter::Waits, 1);
                     }
-                    let event = self.perform(key, &flight, action, &mut asked);
+                    let event =
+                        self.perform(&course.key, &course.flight, action, &mut course.asked);
+                    if matches!(event, Event::Woke) && interrupted() {
+                        return Err(Paused(Box::new(course)));
+                    }
                     if let Some(counter) = noteworthy(&event) {
                         host.count(counter, 1);
                     }
                     event
                 }
             }
+        }
+    }
+
+    fn ended(&self, course: &Course) {
+        let host = &*self.host;
+        if let Some(right) = course.flight.right() {
+            host.leave(&course.key, &right);
+        }
+        if let Some(since) = course.waiting_since {
+            host.tally().waited(since.until(host.now()));
         }
     }
 
@@ -547,7 +633,7 @@ impl Engine {
     ) -> Result<T, StoreError> {
         let asked_at = self.host.now();
         if let Leave::Withheld { certain } = self.host.may_ask(asked_at) {
-            let last = self.last_failure.lock().as_ref().map(ToString::to_string);
+            let last = self.last_failure.words();
             let last = last.unwrap_or_else(|| "it failed to answer another process".into());
             let why = format!("it is not asked for a moment: {last}");
             return Err(if certain { StoreError::Unreachable } else { StoreError::NotAsked }(why));
@@ -556,8 +642,8 @@ impl Engine {
         let answer = question();
         let heard = Heard::of(answer.as_ref().err());
         let failure = answer.as_ref().err().filter(|_| heard != Heard::Answer);
-        if failure.is_some() {
-            *self.last_failure.lock() = failure.cloned();
+        if let Some(error) = failure {
+            self.last_failure.note(error);
         }
         let news = self.host.authority_heard(heard, asked_at, self.host.now());
         match failure {

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::machine::{Action, Event, Flight};
-use super::{Engine, FlightError, MintReason, Outcome, Plan, Served, StoreDown, Tier};
+use super::{Engine, FlightError, MintReason, Outcome, Plan, Served, Step, StoreDown, Tier};
 use crate::clock::fake::FakeClock;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Digest, Entry, Fingerprint, Key, Kind, Timing, Version};
+use crate::lock::Mutex;
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryHost;
 use crate::store::{
@@ -253,6 +252,29 @@ impl Process {
     fn is_minting(&self) -> bool {
         matches!(self.state, State::Minting { .. })
     }
+}
+
+#[test]
+fn who_is_interrupted_in_a_wait_goes_on_with_it_or_holds_nothing_any_more() {
+    let fleet = fleet(2);
+    let (first, second) = (&fleet.hosts[0].1, &fleet.hosts[1].1);
+    let Step::Mint(ticket) = first.begin(&key(), &fleet.plan()) else { panic!() };
+    let interrupted =
+        |engine: &Engine| engine.begin_unless(&key(), &fleet.plan(), &|| true).unwrap_err();
+    let (here, there) = (interrupted(first), interrupted(second));
+    second.break_off(interrupted(second));
+    let value = b"of the first".to_vec();
+    let timing = timing(ticket.minted_from);
+    let outcome = Outcome::Minted { value, timing, detail: vec![] };
+    assert!(matches!(first.finish(*ticket, outcome), Step::Served(_)));
+    second.break_off(there);
+    for step in [first.go_on(here, &|| false).unwrap(), second.begin(&key(), &fleet.plan())] {
+        let Step::Served(served) = step else { panic!("{step:?}") };
+        assert_eq!(&*served.entry.value, b"of the first");
+    }
+    let now = fleet.clock.now();
+    let boarding = fleet.hosts[1].0.board(&key(), now.plus(LEASE), now).unwrap();
+    assert!(matches!(boarding, Boarding::Mine { orphan: None, .. }), "{boarding:?}");
 }
 
 #[test]

@@ -49,10 +49,18 @@ impl Scale {
         }
     }
 
-    /// The minor unit of ISO 4217: yen have 0 decimals, euro 2, Bahraini dinar 3. `None` for what
-    /// has none there (XAU) or is not in its list (BTC): a guess would be somebody's money.
+    /// The minor unit of ISO 4217: yen have 0 decimals, euro 2, Bahraini dinar 3. `None` for what has none there
+    /// (XAU), or is not in its list of currencies in force (BTC; HRK, which was withdrawn: of those ISO publishes no
+    /// minor unit): a guess would be somebody's money.
     pub fn of(currency: Currency) -> Option<Self> {
-        let listed = iso_currency::Currency::from_code(currency.code())?;
+        use iso_currency::Currency as Listed;
+
+        let listed = Listed::from_code(currency.code())?;
+        // The list has VES beside VED.
+        let withdrawn = listed.is_superseded().is_some() && listed != Listed::VES;
+        if withdrawn {
+            return None;
+        }
         listed.exponent().map(|decimals| Self(decimals.into()))
     }
 }

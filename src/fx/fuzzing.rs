@@ -126,13 +126,14 @@ pub fn sheet_state(bytes: &[u8]) -> bool {
     };
     let (validators, alone) = (Validators::default(), [("ecb".to_owned(), 7)].into());
     match rules.read(Some(&held), next, validators, &alone, FROM, WALL) {
+        Read::Older => {}
         Read::Refused(why) => check_sentence(&why),
         Read::Kept { value, timing, verdict } => {
             let kept = Holding::from_bytes(&value);
             assert!(kept.as_ref().is_ok_and(|kept| kept.to_bytes() == value));
             assert!(FROM < timing.expires_at && timing.expires_at <= FROM.plus(POLICY.max_stale));
             match verdict {
-                Verdict::Refused(_) => panic!("kept what was refused"),
+                Verdict::Older | Verdict::Refused(_) => panic!("kept what was refused"),
                 Verdict::Quarantined(why) => check_sentence(&why),
                 Verdict::Accepted | Verdict::Confirmed => {}
             }

@@ -33,9 +33,14 @@ pub enum Verdict {
     Confirmed,
     /// Held back until it is confirmed.
     Quarantined(String),
+    /// Of no use while the held one is what it should be.
+    Older,
     /// Of no use.
     Refused(String),
 }
+
+/// What [`Verdict::Older`] says.
+pub const OLDER: &str = "it is older than the sheet that is held";
 
 const DAY: i64 = 86_400;
 /// How much later another source's suspicious sheet must be to take the place of one that waits for
@@ -53,9 +58,12 @@ impl Guard {
             return (None, Verdict::Refused(why.into()));
         }
         let Some(held) = held else { return (Some(Holding::first(sheet)), Verdict::Accepted) };
-        if is_before(&sheet, &held.sheet) {
-            let why = "it is older than the sheet that is held";
-            return (None, Verdict::Refused(why.into()));
+        // A date ahead of now is wrong and says nothing. And each source dates by a clock and a habit of its own: another
+        // one stands in for the held one's when that brings nothing any more.
+        let ahead = held.sheet.as_of().is_some_and(|as_of| as_of > at);
+        let stands_in = held_is_stale && sheet.source() != held.sheet.source();
+        if is_before(&sheet, &held.sheet) && !ahead && !stands_in {
+            return (None, Verdict::Older);
         }
         if says_the_same(&sheet, &held.sheet) {
             return (Some(confirmed(held, &sheet)), Verdict::Confirmed);
@@ -155,7 +163,7 @@ fn keeps_its_place(waiting: &Sheet, other: &Sheet) -> bool {
 /// A day where one of them has no date.
 fn days_between(old: Option<i64>, new: Option<i64>) -> f64 {
     let dates = new.zip(old);
-    dates.map_or(1.0, |(new, old)| new.saturating_sub(old) as f64 / DAY as f64)
+    dates.map_or(1.0, |(new, old)| new.abs_diff(old) as f64 / DAY as f64)
 }
 
 fn in_words(moves: &[(Currency, f64)]) -> Vec<String> {

@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use super::guard::Verdict;
+use super::guard::{OLDER, Verdict};
 use super::holding::Holding;
 use super::rules::{Read, Rules};
 use super::shelf::{Shelf, Shelved};
@@ -21,6 +20,7 @@ use crate::clock::Moment;
 use crate::entry::{Detail, Entry, Freshness, Key, Kind, MintedBy, Timing, Version};
 use crate::flight::{Engine, FlightError, Outcome, Plan, Renew, Step, Ticket};
 use crate::keeper::Chore;
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Refresh;
 use crate::store::{Asked, Host, Known};
@@ -190,6 +190,10 @@ impl Refresher {
                 attempt.held =
                     attempt.held.take().map(|it| Entry { value: value.into(), timing, ..it });
             }
+            Read::Older => {
+                attempt.older = true;
+                attempt.reasons.push(format!("{}: {OLDER}", source.name()));
+            }
             Read::Refused(why) => attempt.reasons.push(format!("{}: {why}", source.name())),
         }
         None
@@ -197,7 +201,7 @@ impl Refresher {
 
     /// No source has brought anything that may be served.
     fn fruitless(&self, attempt: Attempt) -> (Outcome, Ended) {
-        let Attempt { held, suspicious, reasons, waits, not_before } = attempt;
+        let Attempt { held, suspicious, older, reasons, waits, not_before } = attempt;
         let reason = reasons.join("; ");
         if suspicious.is_none() {
             log::warn!("no source has brought a rate sheet: {reason}");
@@ -217,6 +221,14 @@ impl Refresher {
         }
         self.host.count(Counter::FxFailures, 1);
         let least = pause(self.rules.policy.interval).max(wait);
+        if older {
+            // Somebody answers, and stands in from when the held one is stale: then is the time to ask again.
+            let next = self.host.now().plus(pause(self.rules.policy.interval));
+            let timing = Timing { refresh_at: next.min(held.timing.usable_until), ..held.timing };
+            let source = held.parsed_detail().source;
+            let outcome = self.minted(&source, noting(&held.value, not_before), timing);
+            return (outcome, Ended::Failed(reason));
+        }
         let outcome = if not_before.is_empty() {
             Outcome::Failed { reason: reason.clone(), least }
         } else {
@@ -378,6 +390,8 @@ struct Attempt {
     held: Option<Entry>,
     /// The source of a sheet that was held back, and is with what is held by now.
     suspicious: Option<String>,
+    /// Whether somebody has brought one that is older than what is held.
+    older: bool,
     reasons: Vec<String>,
     /// For how long each source that failed wants to be left alone.
     waits: Vec<Duration>,

@@ -23,6 +23,8 @@ pub struct Rules {
 pub enum Read {
     /// To be committed; `verdict` says as what.
     Kept { value: Vec<u8>, timing: Timing, verdict: Verdict },
+    /// Not to be used while the held one is what it should be; see [`Verdict::Older`].
+    Older,
     /// Not to be used; the sentence says why.
     Refused(String),
 }
@@ -45,10 +47,11 @@ impl Rules {
         let found = Found { sheet, at: wall.div_euclid(1000), held_is_stale };
         let (holding, verdict) = self.guard.judge(kept.as_ref().map(|(holding, _)| holding), found);
         let Some(mut holding) = holding else {
-            return Read::Refused(match verdict {
-                Verdict::Refused(why) | Verdict::Quarantined(why) => why,
-                Verdict::Accepted | Verdict::Confirmed => "it was not kept".into(),
-            });
+            return match verdict {
+                Verdict::Older => Read::Older,
+                Verdict::Refused(why) | Verdict::Quarantined(why) => Read::Refused(why),
+                Verdict::Accepted | Verdict::Confirmed => Read::Refused("it was not kept".into()),
+            };
         };
         holding.not_before.retain(|_, until| until.saturating_mul(1000) > wall);
         holding.not_before.extend(not_before.clone());

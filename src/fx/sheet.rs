@@ -4,14 +4,17 @@
 //! it may replace an older one is not decided here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rust_decimal::Decimal;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Currency, Ratio, ecb, quoted};
 use crate::error::Error;
+use crate::fault;
 
 /// How many units of each currency one unit of the base buys.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +46,45 @@ pub(super) const VERSION: u32 = 1;
 /// An as-of beyond this (the year 5138) is in milliseconds.
 const LAST_SECOND: i64 = 100_000_000_000;
 
+/// A JSON object of which no name is lost: one that stands twice is for whoever reads it to refuse.
+struct Pairs(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Pairs, M::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// The provider's own words, where its answer is an error.
+fn refused(fields: &BTreeMap<String, Box<RawValue>>) -> Result<(), String> {
+    let values = fields
+        .iter()
+        .filter_map(|(name, raw)| Some((name.clone(), serde_json::from_str(raw.get()).ok()?)));
+    match fault::of(&values.collect()) {
+        Some(words) => Err(format!("the provider's answer is an error, {words}")),
+        None if fields.get("success").is_some_and(|raw| raw.get() == "false") => {
+            Err("the provider's answer says \"success\": false".into())
+        }
+        None => Ok(()),
+    }
+}
+
 impl Sheet {
     /// The document of a source whose kind is not known: XML is the ECB's, see
     /// [`Self::from_ecb_xml`], and anything else JSON, see [`Self::from_json`].
@@ -58,18 +100,30 @@ impl Sheet {
     /// timestamp?}` with `timestamp` in seconds, or else `date` as a day. Numbers are taken from their text.
     /// The error is an `InvalidValue` sentence.
     pub fn from_json(response: &[u8], source: &str) -> Result<Self, String> {
-        type Fields = BTreeMap<String, Box<RawValue>>;
-        let fields: Fields = serde_json::from_slice(without_mark(response))
-            .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
+        let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(without_mark(
+            response,
+        ))
+        .map_err(|_| "the sheet is not a JSON object, expected {base, rates, timestamp?}")?;
+        let given = |name| fields.get(name).map(|raw| text_of(raw)).filter(|text| text != "null");
+        if given("success").is_some_and(|said| said == "false") || !fields.contains_key("rates") {
+            refused(&fields)?;
+        }
+        if let Some(amount) =
+            given("amount").filter(|amount| positive(amount) != Some(Decimal::ONE))
+        {
+            return Err(format!(
+                "the sheet's rates are for an \"amount\" of {}, expected for 1: ask without an amount",
+                quoted(&amount)
+            ));
+        }
         let base = fields.get("base").ok_or_else(|| {
             let names: Vec<_> = fields.keys().take(4).map(|name| quoted(name)).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
             format!("the sheet has no \"base\", expected its currency; it has {names}")
         })?;
         let rates = fields.get("rates").ok_or("the sheet has no \"rates\"")?;
-        let rates: Fields = serde_json::from_str(rates.get())
+        let Pairs(rates) = serde_json::from_str(rates.get())
             .map_err(|_| "the sheet's \"rates\" are no map, expected a number for each currency")?;
-        let given = |name| fields.get(name).map(|raw| text_of(raw)).filter(|text| text != "null");
         let as_of = match given("timestamp") {
             // As the ECB's own mirrors say it: a day, which means its time of day, too.
             None => match given("date") {
@@ -82,8 +136,15 @@ impl Sheet {
                 format!("the sheet's \"timestamp\" is {}, expected whole seconds", quoted(&text))
             })?),
         };
+        // Null is how some say that they have none.
         let rates = rates.into_iter().map(|(code, raw)| (code, text_of(&raw)));
+        let rates = rates.filter(|(_, text)| text != "null");
         Self::build(&text_of(base), as_of, source.into(), rates)
+    }
+
+    /// Whether a field of a response counts.
+    pub fn reads(name: &str) -> bool {
+        ["base", "rates", "timestamp", "date", "success", "amount", "error"].contains(&name)
     }
 
     /// [`Self::from_json`] for a PHP array. A float counts as the shortest decimal that means it,

@@ -86,11 +86,17 @@ fn names(path: &Path, file: &File) -> bool {
 }
 
 fn refusal(place: &Place, why: &str) -> String {
+    let (folder, uid) = (place.folder.display(), sys::effective_uid());
+    if uid != place.uid {
+        return format!(
+            "the host table in {folder} cannot be used: {why}; this process was uid {} at its first call and is \
+             uid {uid} now: change the user before",
+            place.uid
+        );
+    }
     format!(
-        "the host table in {} cannot be used: {why}; set sharedstate.host.dir to a folder on a \
-         memory file system that uid {} can write, or free space in it",
-        place.folder.display(),
-        place.uid
+        "the host table in {folder} cannot be used: {why}; set sharedstate.host.dir to a folder on a \
+         memory file system that uid {uid} can write, or free space in it"
     )
 }
 

@@ -27,8 +27,6 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use parking_lot::RwLock;
-
 pub use self::file::Place;
 pub use self::layout::Sizes;
 use self::layout::{Doubt, RightWord, Slot, State};
@@ -39,6 +37,7 @@ use self::tally::TallyFile;
 use crate::clock::server::{ServerLead, ServerTime, Watched};
 use crate::clock::{Clock, Moment, WallTime, system};
 use crate::entry::{Digest, Entry, Key, Kind, Timing, Version, servable_until};
+use crate::lock::RwLock;
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 use crate::seal::Seal;
@@ -474,6 +473,10 @@ impl Host for HostTable {
             Some(slot) => sys::futex_wait(&table.map.slot(slot).bell, bell, at_most),
             None => std::thread::sleep(at_most.min(Duration::from_millis(1))),
         }
+    }
+
+    fn most(&self) -> usize {
+        self.table().map.sizes().value_size
     }
 
     fn reserve(&self, key: &Key) -> Reservation {

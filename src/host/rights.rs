@@ -11,11 +11,10 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use super::layout::RightWord;
 use super::sys::{self, LockKind};
 use crate::clock::Uptime;
+use crate::lock::Mutex;
 use crate::process::Own;
 
 /// Lock bytes of the table's file. Byte 0 is every mapper's shared lock.

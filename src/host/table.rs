@@ -576,9 +576,9 @@ impl<'a> Tenure<'a> {
     fn write(&self, slot: usize, seen: State, key: &Key, rec: &Record) -> Result<bool, StoreError> {
         let sizes = self.table.map.sizes();
         let words = codec::encode(key, rec, self.table.seal.as_deref());
-        let value = rec.entry.as_ref().map_or(0, |entry| entry.value.len());
+        let (value, all) = rec.entry.as_ref().map_or((0, 0), |it| (it.value.len(), it.size()));
         if value > sizes.value_size || words.len() * 8 > sizes.large() {
-            return Err(StoreError::TooLarge { bytes: value, limit: sizes.value_size });
+            return Err(StoreError::TooLarge { bytes: all, limit: sizes.value_size });
         }
         let small = words.len() * 8 <= sizes.buffer(slot, 0).1;
         let Some(buffer) = self.idle_buffer(slot, seen, if small { 0 } else { 3 }) else {

@@ -50,9 +50,12 @@ fn io(error: &io::Error, timeout: Duration, authorities: &Path) -> String {
 fn tls(error: &Tls, authorities: &Path) -> String {
     let why = match error {
         Tls::InvalidMessage(_) => "it does not speak TLS: check its address and port".into(),
-        Tls::InvalidCertificate(why) => {
-            trust::disbelieved(why, authorities, "if it is right, add its CA's certificate there")
-        }
+        Tls::InvalidCertificate(why) => trust::disbelieved(
+            why,
+            authorities,
+            "if it is right, add its CA's certificate there",
+            "use one of its names, or add this one to its subjectAltName",
+        ),
         other => other.to_string(),
     };
     format!("cannot be trusted: {why}")

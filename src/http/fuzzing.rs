@@ -66,7 +66,7 @@ pub fn http_answer(bytes: &[u8]) -> bool {
         }
         300..400 => return check_redirect(headers.get(LOCATION)),
         status => {
-            let error = call.refused(status, &headers);
+            let error = call.refused(status, &headers, body);
             check_refusal(&error);
             let retry = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let pause = retry.and_then(|text| retry::after(text, WALL));

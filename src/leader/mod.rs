@@ -27,7 +27,8 @@ use crate::metrics::Counter;
 use crate::seal::KeyId;
 use crate::store::log::{Anchor, Change, ChangeLog, Fetched, Followed, Stored};
 use crate::store::{
-    Asked, Committed, Heard, Host, Leave, Reply, Right, Store, StoreError, as_kept_here,
+    Asked, Committed, Heard, Host, LastFailure, Leave, Reply, Right, Store, StoreError,
+    as_kept_here,
 };
 
 pub struct Leader {
@@ -35,6 +36,7 @@ pub struct Leader {
     store: Arc<dyn Store>,
     log: Arc<dyn ChangeLog>,
     max_staleness: Duration,
+    last_failure: LastFailure,
     /// The term of our leadership, and what it has come to.
     term: Option<(Right, Machine)>,
     /// Whether this term has said that it cannot read what others have sealed.
@@ -56,10 +58,16 @@ impl Leader {
             store,
             log,
             max_staleness,
+            last_failure: LastFailure::default(),
             term: None,
             told_sealed: told(),
             told_foreign: told(),
         }
+    }
+
+    /// What the store says to this leader when it refuses, or why it cannot be asked.
+    pub fn last_failure(&self) -> LastFailure {
+        self.last_failure.clone()
     }
 
     /// One step: lead if nobody does, and then follow the log for at most `patience`. However much there
@@ -149,7 +157,11 @@ impl Leader {
         {
             log::warn!("{why}; this host hears of no change elsewhere");
         }
-        if self.host.authority_heard(Heard::of(error), asked_at, self.host.now()) {
+        let heard = Heard::of(error);
+        if let Some(error) = error.filter(|_| heard != Heard::Answer) {
+            self.last_failure.note(error);
+        }
+        if self.host.authority_heard(heard, asked_at, self.host.now()) {
             match error {
                 None => log::warn!("Redis answers again"),
                 Some(error) => log::warn!("{error}; usable entries are served"),

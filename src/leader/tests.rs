@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
-use parking_lot::Mutex;
-
 use super::machine::ENOUGH;
 use super::*;
 use crate::clock::fake::FakeClock;
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock as _, Moment};
 use crate::entry::{Fingerprint, Kind, Timing, TokenPolicy};
+use crate::lock::Mutex;
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::log::{Looked, News as Told};
 use crate::store::memory::MemoryHost;

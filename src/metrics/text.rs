@@ -60,7 +60,7 @@ pub struct TableUse {
 
 /// Counters without labels, with what they count. Those that are not here are shown by family or by
 /// source.
-const PLAIN: [(Counter, &str, &str); 25] = [
+const PLAIN: [(Counter, &str, &str); 26] = [
     (Counter::FxHits, "fx_cache_hits", "Rates that this host had"),
     (Counter::FxMisses, "fx_cache_misses", "Rates that this host did not have"),
     (Counter::FxQuarantined, "fx_quarantined", "Sheets that looked wrong and were held back"),
@@ -77,6 +77,11 @@ const PLAIN: [(Counter, &str, &str); 25] = [
         Counter::ClockDependent,
         "clock_dependent_lifetimes",
         "Lifetimes that rest on this host's clock",
+    ),
+    (
+        Counter::Contradicted,
+        "lifetimes_contradicted",
+        "Lifetimes of which an issuer said more than one, so that the shortest counted",
     ),
     (Counter::EvictedUsable, "evicted_usable", "Usable entries that had to make room"),
     (Counter::TableFull, "table_full", "Entries for which the table had no memory"),

@@ -8,7 +8,7 @@ use std::ptr::null_mut;
 
 use ext_php_rs::ffi::{HashTable, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
-use ext_php_rs::zend::ExecuteData;
+use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
 
 use super::exceptions::Stop;
 use super::string::Str;
@@ -69,6 +69,14 @@ pub struct Fetching<'a> {
     pub options: Option<&'a ZendHashTable>,
 }
 
+/// What an exception of ours is made of.
+pub struct Told<'a> {
+    pub message: Option<Str>,
+    pub code: i64,
+    pub previous: Option<&'a Zval>,
+    pub seconds: Option<f64>,
+}
+
 /// What the parser wrote: pointers into the argument slots, which live as long as the frame.
 struct Slots {
     first: *mut zend_string,
@@ -78,7 +86,8 @@ struct Slots {
 }
 
 /// A call of `zend_parse_parameters`, with a pending exception for whatever it refuses. It may also accept
-/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`.
+/// and leave one: of an error handler that throws at a deprecated form of callable, such as `self::mint`. That handler and
+/// the `__toString()` of an argument are user code: nothing is held yet but the arguments, by the frame of the call.
 macro_rules! parse {
     ($ex:ident, $spec:expr $(, $target:expr)*) => {{
         const SPEC: &CStr = $spec;
@@ -221,4 +230,39 @@ pub fn limit(ex: &ExecuteData) -> Result<i64, Stop> {
 /// No parameters.
 pub fn nothing(ex: &ExecuteData) -> Result<(), Stop> {
     parse!(ex, c"")
+}
+
+/// `string $message = '', int $code = 0, ?\Throwable $previous = null, ?float $retryAfter = null`
+pub fn failure(ex: &ExecuteData) -> Result<Told<'_>, Stop> {
+    let (mut to, mut code) = (empty(), 0_i64);
+    let (mut previous, mut seconds, mut unknown) = (null_mut::<Zval>(), 0.0_f64, true);
+    parse!(
+        ex,
+        c"|SlO!d!",
+        &raw mut to.first,
+        &raw mut code,
+        &raw mut previous,
+        throwable(),
+        &raw mut seconds,
+        &raw mut unknown
+    )?;
+    let message = string(to.first).ok();
+    Ok(Told { message, code, previous: slot(previous), seconds: (!unknown).then_some(seconds) })
+}
+
+/// `float $seconds, string $message = '', ?\Throwable $previous = null`
+pub fn later(ex: &ExecuteData) -> Result<Told<'_>, Stop> {
+    let (mut to, mut previous, mut seconds) = (empty(), null_mut::<Zval>(), 0.0_f64);
+    parse!(ex, c"d|SO!", &raw mut seconds, &raw mut to.first, &raw mut previous, throwable())?;
+    let message = string(to.first).ok();
+    Ok(Told { message, code: 0, previous: slot(previous), seconds: Some(seconds) })
+}
+
+fn throwable() -> *const ClassEntry {
+    std::ptr::from_ref(ce::throwable())
+}
+
+fn slot<'a>(value: *mut Zval) -> Option<&'a Zval> {
+    // SAFETY: null, or an argument's slot, which lives as long as the frame.
+    unsafe { value.as_ref() }
 }

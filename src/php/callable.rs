@@ -1,16 +1,57 @@
 //! The call of `$mint` or `$fetch`: whatever happens inside, it comes back here as plain data, so
 //! that the ticket is finished before PHP goes on. No lock is held while it runs.
+//!
+//! User code may let go of whatever it was called by or returned. So what is called is a [`Callable`],
+//! and what is read is a copy that is counted; the arguments of the function itself are in its frame,
+//! which nobody can change.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
-use ext_php_rs::types::{ZendCallable, ZendHashTable, ZendObject, ZendStr, Zval};
+use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{CatchError, ce, try_catch};
 
 use super::convert::{self, Refused};
-use super::zend;
+use super::{array, exceptions, zend};
 use crate::entry::Key;
 use crate::error::redact;
 use crate::token::Answer;
+
+/// A callable that lives as long as this does. It holds no reference: with `['fetch' => &$fetch]` or
+/// `[&$object, 'method']` the callable could free, by an assignment, the object whose method is running.
+#[derive(Debug)]
+pub struct Callable(Zval);
+
+impl Callable {
+    pub fn own(value: &Zval) -> Self {
+        let value = zend::counted(value);
+        let Some(parts) = value.array() else { return Self(value) };
+        if !array::values(parts).any(Zval::is_reference) {
+            return Self(value);
+        }
+        let mut owned = ZendHashTable::with_capacity(2);
+        for part in array::values(parts) {
+            // Fails for an array larger than PHP allows, which no callable is.
+            let _ = owned.push(zend::counted(part));
+        }
+        let mut value = Zval::new();
+        value.set_hashtable(owned);
+        Self(value)
+    }
+
+    /// May run user code: whether `[$object, 'name']` can be called, an autoloader may have to say.
+    pub fn is_callable(&self) -> bool {
+        self.0.is_callable()
+    }
+
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.is_identical(&other.0)
+    }
+
+    pub fn as_zval(&self) -> &Zval {
+        &self.0
+    }
+}
 
 /// How the call ended.
 pub enum Called {
@@ -19,19 +60,19 @@ pub enum Called {
     Unusable(String),
     /// It cannot be called from here, and no exception says why: the caller's affair, not the issuer's.
     Uncallable,
-    /// An `\Exception` is pending; what it said, without secrets.
-    Failed(String),
+    /// An `\Exception` is pending; what it said, without secrets, and for how long nobody should ask again.
+    Failed(String, Duration),
     /// An `\Error` is pending: a bug in the callable, not a failure of the issuer.
     Broken(String),
-    /// Nobody's failure, and pending: `exit()`, its fiber was destroyed, or an error handler threw at
-    /// a deprecated form of callable before it was called.
+    /// Nobody's failure, and pending: `exit()`, its fiber was destroyed, or an autoloader threw before it was
+    /// called.
     Interrupted,
     /// A fatal error, the time limit or the memory limit. The engine waits to unwind.
     Bailout,
 }
 
 /// Calls `callable(array{name: string, version: int})`.
-pub fn call(callable: &Zval, key: &Key, version: u64) -> Called {
+pub fn call(callable: &Callable, key: &Key, version: u64) -> Called {
     // A bailout is a jump over every frame between the engine and the nearest catch. It is caught
     // here, above the only frames that may be lost: these hold request memory, which PHP frees.
     let outcome = try_catch(AssertUnwindSafe(|| run(callable, key, version)));
@@ -43,17 +84,17 @@ pub fn call(callable: &Zval, key: &Key, version: u64) -> Called {
     }
 }
 
-fn run(callable: &Zval, key: &Key, version: u64) -> Called {
-    let callable = ZendCallable::new(callable);
-    if zend::pending().is_some() {
-        return Called::Interrupted;
-    }
-    let result = callable.and_then(|it| it.try_call(vec![&request(key.name(), version)?]));
+fn run(callable: &Callable, key: &Key, version: u64) -> Called {
+    let Ok(request) = request(key.name(), version) else { return Called::Uncallable };
+    let result = zend::call(callable.as_zval(), &request);
+    let Some(value) = result else {
+        return if zend::pending().is_some() { Called::Interrupted } else { Called::Uncallable };
+    };
     if zend::pending().is_some() {
         return thrown();
     }
-    let Ok(value) = result else { return Called::Uncallable };
-    match convert::answer(&value, key.kind()) {
+    // A callable that returns by reference left it to the variable to free what is read here.
+    match convert::answer(&zend::counted(&value), key.kind()) {
         Ok(answer) => Called::Answered(answer),
         Err(Refused::Because(sentence)) => {
             Called::Unusable(format!("the callable returned {sentence}"))
@@ -87,7 +128,7 @@ fn thrown() -> Called {
         None => class,
     });
     if exception.instance_of(ce::exception()) {
-        Called::Failed(reason)
+        Called::Failed(reason, exceptions::asked_to_wait(exception).unwrap_or_default())
     } else {
         Called::Broken(reason)
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 use super::string::Str;
 use super::{array, zend};
 use crate::entry::Kind;
-use crate::token::Answer;
+use crate::token::{Answer, Unread};
 
 /// Deeper than any token response; an array that holds itself by reference ends here.
 const MAX_DEPTH: usize = 32;
@@ -26,13 +26,14 @@ impl From<String> for Refused {
     }
 }
 
-/// What a callable returned. May run user code: `getToken()` and `getExpires()`.
+/// What a callable returned. May run user code, `getToken()` and `getExpires()`: the caller has a counted copy of the
+/// value, so the object lives whatever they let go of, and what each returns is a value of ours.
 pub fn answer(value: &Zval, kind: Kind) -> Result<Answer, Refused> {
     let value = value.dereference();
     if let Some(text) = Str::in_slot(value) {
         Ok(Answer::Text(text.bytes().to_vec()))
-    } else if value.is_array() {
-        Ok(Answer::Json(json(value, MAX_DEPTH)?))
+    } else if let Some(table) = value.array() {
+        fields(table)
     } else if let Some(object) = value.object() {
         from_object(object, kind)
     } else {
@@ -75,28 +76,58 @@ fn from_object(object: &ZendObject, kind: Kind) -> Result<Answer, Refused> {
     let token = std::str::from_utf8(token.bytes())
         .map_err(|_| format!("a {class} whose getToken() is not valid UTF-8"))?
         .to_owned();
-    let expires = match method(object, "getExpires")? {
-        None => None,
-        Some(value) => match value.dereference() {
-            at if at.is_null() => None,
-            at => Some(at.long().or_else(|| at.str()?.parse().ok()).ok_or_else(|| {
-                format!("a {class} whose getExpires() is neither a Unix time nor null")
-            })?),
-        },
-    };
+    let expires =
+        match method(object, "getExpires")? {
+            None => None,
+            Some(value) => match value.dereference() {
+                at if at.is_null() => None,
+                at => {
+                    let date = || zend::timestamp(at.object()?);
+                    Some(at.long().or_else(|| at.str()?.parse().ok()).or_else(date).ok_or_else(|| {
+                    format!("a {class} whose getExpires() is neither a Unix time, a date nor null")
+                })?)
+                }
+            },
+        };
     Ok(Answer::Object { token, expires })
 }
 
-/// The result of a method, or `None` when the class does not have it.
+/// The fields of an array. What is no data is named and left out: it may be a field that nobody wants.
+fn fields(table: &ZendHashTable) -> Result<Answer, Refused> {
+    if array::is_list(table) {
+        return Ok(Answer::Json(Value::Array(Vec::new())));
+    }
+    let (mut fields, mut unread) = (Map::new(), Unread::new());
+    for (key, value) in array::entries(table) {
+        let Ok(name) = key_text(&key) else { continue };
+        match json(value, MAX_DEPTH) {
+            Ok(value) => drop(fields.insert(name, value)),
+            Err(what) => drop(unread.insert(name, what)),
+        }
+    }
+    // A date that was never constructed.
+    if zend::pending().is_some() {
+        return Err(Refused::Threw);
+    }
+    Ok(Answer::Array(fields, unread))
+}
+
+/// The result of a public method, or of `__call`, by which a proxy stands for another object. `None`
+/// when the class has neither.
 fn method(object: &ZendObject, name: &str) -> Result<Option<Zval>, Refused> {
-    let result = object.try_call_method(name, Vec::new());
+    let result = if zend::has_public_method(object, name) {
+        object.try_call_method(name, Vec::new())
+    } else {
+        let arguments = ZendHashTable::new();
+        object.try_call_method("__call", vec![&name, &arguments])
+    };
     if zend::pending().is_some() {
         return Err(Refused::Threw);
     }
     Ok(result.ok())
 }
 
-/// An array, or what is in one, as JSON. Lists become arrays, everything else objects.
+/// A value as JSON. Lists become arrays, all other arrays objects, dates the seconds since 1970. Else: what it is.
 fn json(value: &Zval, depth: usize) -> Result<Value, String> {
     let value = value.dereference();
     if let Some(number) = value.long() {
@@ -107,7 +138,7 @@ fn json(value: &Zval, depth: usize) -> Result<Value, String> {
         Ok(Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number))
     } else if let Some(text) = Str::in_slot(value) {
         let text = std::str::from_utf8(text.bytes());
-        text.map(Value::from).map_err(|_| "an array with a string that is not UTF-8".into())
+        text.map(Value::from).map_err(|_| "a string that is not UTF-8".into())
     } else if let Some(flag) = value.bool() {
         Ok(Value::Bool(flag))
     } else if value.is_null() {
@@ -115,12 +146,22 @@ fn json(value: &Zval, depth: usize) -> Result<Value, String> {
     } else if let Some(table) = value.array() {
         let depth = depth
             .checked_sub(1)
-            .ok_or_else(|| format!("an array nested more than {MAX_DEPTH} levels deep"))?;
-        table_json(table, depth)
+            .ok_or_else(|| format!("something nested more than {MAX_DEPTH} levels deep"))?;
+        table_json(table, depth).map_err(|what| match what.strip_prefix(HOLDS) {
+            Some(_) => what,
+            None => format!("{HOLDS}{what}"),
+        })
+    } else if let Some(object) = value.object() {
+        match zend::timestamp(object) {
+            Some(seconds) => Ok(Value::from(seconds)),
+            None => Err(format!("an object of class {}", class_of(object))),
+        }
     } else {
-        Err(format!("an array that holds a value of type {}", zend::type_name(value)))
+        Err(format!("a {}", zend::type_name(value)))
     }
 }
+
+const HOLDS: &str = "an array that holds ";
 
 fn table_json(table: &ZendHashTable, depth: usize) -> Result<Value, String> {
     if array::is_list(table) {
@@ -139,7 +180,7 @@ fn key_text(key: &Zval) -> Result<String, String> {
         return Ok(number.to_string());
     }
     let bytes = Str::in_slot(key).map_or(&[][..], |key| key.bytes());
-    String::from_utf8(bytes.to_vec()).map_err(|_| "an array with a key that is not UTF-8".into())
+    String::from_utf8(bytes.to_vec()).map_err(|_| "a key that is not UTF-8".into())
 }
 
 /// Appends `value` as bytes that no other value has: every part carries its type and its length.

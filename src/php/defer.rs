@@ -7,17 +7,17 @@
 //! the response.
 
 use std::cell::{Cell, RefCell};
-use std::panic::AssertUnwindSafe;
 
 use ext_php_rs::convert::IntoZvalDyn;
 use ext_php_rs::types::{ZendCallable, Zval};
-use ext_php_rs::zend::{CatchError, ExecuteData, try_catch};
+use ext_php_rs::zend::ExecuteData;
 use log::warn;
 
 use super::array::Array;
-use super::exceptions::Stop;
+use super::callable::Callable;
+use super::exceptions::{Stop, held_up};
 use super::string::Str;
-use super::{logger, tokens, zend};
+use super::{args, logger, runtime, tokens, zend};
 use crate::entry::Key;
 use crate::error::redact;
 
@@ -31,7 +31,7 @@ const GENERATIONS: u32 = 3;
 struct Deferred {
     key: Key,
     name: Str,
-    callable: Zval,
+    callable: Callable,
     options: Option<Array>,
 }
 
@@ -50,14 +50,14 @@ thread_local! {
 
 /// Whether there is a response to come first.
 pub fn has_response() -> bool {
-    !matches!(zend::sapi_name().as_str(), "cli" | "phpdbg" | "embed")
+    runtime::remembers() && !matches!(zend::sapi_name().as_str(), "cli" | "phpdbg" | "embed")
 }
 
 /// Renew later; once per key and request. `false`: PHP did not take it, so renew now.
 pub fn renew_later(
     key: &Key,
     name: Str,
-    callable: &Zval,
+    callable: &Callable,
     options: Option<Array>,
 ) -> Result<bool, Stop> {
     if QUEUE.with_borrow(|queue| queue.iter().any(|deferred| deferred.key == *key)) {
@@ -74,18 +74,11 @@ pub fn renew_later(
 
 /// The callable as a closure. `[$this, 'aPrivateMethod']` and `'self::mint'` are callable in the scope
 /// of the code that asks for the token, where PHP makes the closure, and not in a shutdown function.
-fn bound(callable: &Zval) -> Result<Option<Zval>, Stop> {
-    // Caught here, for the caller owns more than request memory: a deprecated form is told to the
-    // application's error handler, which may end the request.
-    let call = AssertUnwindSafe(|| call("Closure::fromCallable", vec![callable]));
-    let closure = match try_catch(call) {
-        Ok(closure) => closure,
-        Err(CatchError::Bailout) => return Err(Stop::Bailout),
-        // Our own bug; the panic hook has logged where.
-        Err(_) => None,
-    };
+fn bound(callable: &Callable) -> Result<Option<Callable>, Stop> {
+    // A deprecated form is told to the application's error handler, which may end the request.
+    let closure = held_up(|| call("Closure::fromCallable", vec![callable.as_zval()]))?;
     match zend::pending() {
-        None => Ok(closure),
+        None => Ok(closure.as_ref().map(Callable::own)),
         Some(thrown) if zend::is_exit(thrown) => Err(Stop::Pending),
         // Not to be had; or an error handler threw at a deprecated form, and does so again when the
         // callable is called now.
@@ -116,20 +109,29 @@ fn call(function: &str, arguments: Vec<&dyn IntoZvalDyn>) -> Option<Zval> {
 /// would report its exception after the page; here nobody is left to catch it.
 fn call_out(function: &str) -> Result<bool, Stop> {
     let called = call(function, vec![]).is_some();
-    let Some(thrown) = zend::pending() else { return Ok(called) };
+    nobody_catches(&format!("{function}()"))?;
+    Ok(called)
+}
+
+fn nobody_catches(function: &str) -> Result<(), Stop> {
+    let Some(thrown) = zend::pending() else { return Ok(()) };
     if zend::is_exit(thrown) {
         return Err(Stop::Pending);
     }
     let class = thrown.get_class_name().unwrap_or_default();
     let message = zend::exception_message(thrown).map_or(&[][..], Str::bytes);
     let message = redact(&String::from_utf8_lossy(message));
-    warn!("{function}() before a renewal threw {class}: {message}");
+    warn!("{function} before a renewal threw {class}: {message}");
     zend::clear_exception();
-    Ok(called)
+    Ok(())
 }
 
-/// The shutdown function.
-pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
+/// The shutdown function. PHP calls it from no other function; code that does so by its name changes nothing.
+pub fn renew(ex: &ExecuteData) -> Result<Zval, Stop> {
+    args::nothing(ex)?;
+    if zend::has_caller(ex) {
+        return Ok(Zval::null());
+    }
     match TO_GO.take() {
         // Called by somebody else.
         None => return Ok(Zval::null()),
@@ -142,9 +144,12 @@ pub fn renew(_: &ExecuteData) -> Result<Zval, Stop> {
     if call("session_status", vec![]).and_then(|status| status.long()) == Some(SESSION_ACTIVE) {
         call_out("session_write_close")?;
     }
-    if call_out("fastcgi_finish_request")? {
+    if call_out("fastcgi_finish_request")? || call_out("litespeed_finish_request")? {
         logger::answer_ends();
     } else {
+        // What the buffers hold goes out now, and what else is written does so at once.
+        zend::end_output_buffers();
+        nobody_catches("ending the output buffers")?;
         call_out("flush")?;
     }
     while let Some(deferred) = QUEUE.with_borrow_mut(Vec::pop) {

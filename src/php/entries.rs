@@ -4,7 +4,7 @@ use ext_php_rs::boxed::ZBox;
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
-use super::exceptions::{Stop, unbuilt};
+use super::exceptions::{Stop, held_up, unbuilt};
 use super::rates::array;
 use super::runtime::Runtime;
 use super::string::Str;
@@ -26,23 +26,48 @@ pub fn entries(ex: &ExecuteData) -> Result<Zval, Stop> {
         Stop::Value(1, why)
     })?;
     let runtime = runtime::current()?;
-    let mut list = ZendHashTable::new();
-    for resident in runtime.residents(limit) {
-        let entry = describe(&resident, &runtime).and_then(|table| list.push(table));
-        entry.map_err(|error| unbuilt(&error))?;
-    }
-    Ok(array(list))
+    let rows: Vec<Row> = runtime.residents(limit).into_iter().map(Row::of).collect();
+    held_up(|| {
+        let mut list = ZendHashTable::new();
+        for row in &rows {
+            let entry = describe(row, &runtime).and_then(|table| list.push(table));
+            entry.map_err(|error| unbuilt(&error))?;
+        }
+        Ok(array(list))
+    })?
 }
 
-fn describe(resident: &Resident, runtime: &Runtime) -> Built<Table> {
+/// All that takes memory of ours, made before PHP's may end: what the jump then passes over is given back by its owner.
+struct Row {
+    resident: Resident,
+    /// Enough to tell two entries of one name apart.
+    fingerprint: Option<String>,
+    detail: Detail,
+    /// `None` for what a newer release has stored, and for what is no sheet.
+    holding: Option<Holding>,
+}
+
+impl Row {
+    fn of(resident: Resident) -> Self {
+        let entry = resident.entry.as_ref();
+        let sheet = entry.filter(|_| resident.key.kind() == Kind::Sheet);
+        Self {
+            fingerprint: resident.key.fingerprint().map(|it| hex(&it[..4])),
+            detail: entry.map(Entry::parsed_detail).unwrap_or_default(),
+            holding: sheet.and_then(|entry| Holding::from_bytes(&entry.value).ok()),
+            resident,
+        }
+    }
+}
+
+fn describe(row: &Row, runtime: &Runtime) -> Built<Table> {
+    let Row { resident, fingerprint, detail, holding } = row;
     let Resident { key, entry, backoff, flight, .. } = resident;
     let (now, unix, kind) = (runtime.now(), runtime.unix(), key.kind());
     let mut table = ZendHashTable::with_capacity(20);
     table.insert("name", bytes(key.name()))?;
     table.insert("kind", word(kind))?;
-    // Enough to tell two entries of one name apart.
-    let fingerprint = key.fingerprint().map(|it| hex(&it[..4]));
-    table.insert("fingerprint", fingerprint)?;
+    table.insert("fingerprint", fingerprint.as_deref())?;
     table.insert("family", bytes(family(key.name())))?;
     let of = entry.as_ref();
     let version = of.map_or(0, |entry| entry.version.0);
@@ -55,12 +80,11 @@ fn describe(resident: &Resident, runtime: &Runtime) -> Built<Table> {
     table.insert("usable_until", at(|entry| entry.timing.usable_until))?;
     table.insert("expires_at", at(|entry| entry.timing.expires_at))?;
     table.insert("age", of.map(|entry| entry.timing.minted_at.until(now).as_secs()))?;
-    let Detail { source, minted_by, .. } = of.map(Entry::parsed_detail).unwrap_or_default();
-    table.insert("source", source)?;
+    table.insert("source", detail.source.as_str())?;
     let mut by = ZendHashTable::with_capacity(3);
-    by.insert("host", minted_by.host)?;
-    by.insert("sapi", minted_by.sapi)?;
-    by.insert("script", minted_by.script)?;
+    by.insert("host", detail.minted_by.host.as_str())?;
+    by.insert("sapi", detail.minted_by.sapi.as_str())?;
+    by.insert("script", detail.minted_by.script.as_str())?;
     table.insert("minted_by", by)?;
     table.insert("unsynced", of.is_some_and(|entry| entry.unsynced))?;
     table.insert("confirmed", of.is_some() && runtime.is_confirmed(resident))?;
@@ -68,8 +92,8 @@ fn describe(resident: &Resident, runtime: &Runtime) -> Built<Table> {
     table.insert("flight", flight)?;
     let backoff = backoff.as_ref().map(|backoff| paused(backoff, &unix)).transpose()?;
     table.insert("backoff", backoff)?;
-    let sheet = of.filter(|_| kind == Kind::Sheet).map(|entry| rates(entry, &unix));
-    table.insert("rates", sheet.transpose()?.flatten())?;
+    let sheet = of.zip(holding.as_ref()).map(|(entry, holding)| rates(entry, holding, &unix));
+    table.insert("rates", sheet.transpose()?)?;
     Ok(table)
 }
 
@@ -89,21 +113,17 @@ fn paused(backoff: &Backoff, unix: &impl Fn(Moment) -> i64) -> Built<Table> {
     Ok(table)
 }
 
-/// `None` for what a newer release has stored.
-fn rates(entry: &Entry, unix: &impl Fn(Moment) -> i64) -> Built<Option<Table>> {
-    let Ok(Holding { sheet, quarantine, unconfirmed, .. }) = Holding::from_bytes(&entry.value)
-    else {
-        return Ok(None);
-    };
+fn rates(entry: &Entry, holding: &Holding, unix: &impl Fn(Moment) -> i64) -> Built<Table> {
+    let Holding { sheet, quarantine, unconfirmed, .. } = holding;
     let mut table = ZendHashTable::with_capacity(7);
     table.insert("base", sheet.base().code())?;
     table.insert("as_of", sheet.as_of())?;
     table.insert("confirmed_at", unix(entry.timing.minted_at))?;
     table.insert("source", sheet.source())?;
     table.insert("currencies", i64::try_from(sheet.rates().len()).unwrap_or(i64::MAX))?;
-    table.insert("unconfirmed", unconfirmed)?;
+    table.insert("unconfirmed", *unconfirmed)?;
     table.insert("held_back", quarantine.is_some())?;
-    Ok(Some(table))
+    Ok(table)
 }
 
 fn word(kind: Kind) -> &'static str {

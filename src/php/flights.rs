@@ -5,20 +5,20 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ext_php_rs::types::Zval;
-use log::warn;
+use log::{error, warn};
 
-use super::callable::{self, Called};
-use super::exceptions::Stop;
+use super::callable::{self, Callable, Called};
+use super::exceptions::{self, Stop};
 use super::runtime::{Event, Runtime};
 use super::tickets::{self, Holder};
-use super::{rates, zend};
+use super::{fibers, rates, zend};
 use crate::clock::Moment;
 use crate::entry::{Key, Kind, Timing};
 use crate::error::{Error, redact};
 use crate::flight::{FlightError, Outcome, Plan, Served, Step, Ticket, Tier};
 use crate::fx::refresher::{self, Ended, Refresher};
 use crate::metrics::tally::{Hit, Miss, Refresh};
+use crate::process;
 use crate::token::Answer;
 
 /// An answer that was understood.
@@ -35,7 +35,7 @@ pub type Read<'a> = &'a dyn Fn(Answer, Moment) -> Result<Minted, String>;
 #[derive(Clone, Copy)]
 pub enum Maker<'a> {
     /// The caller's, and how its answer is read.
-    Callable(&'a Zval, Read<'a>),
+    Callable(&'a Callable, Read<'a>),
     /// The configured sources of rates. What is merely due is renewed in the background.
     Sources(&'a Refresher),
     Nothing,
@@ -91,8 +91,8 @@ impl<'a> Flight<'a> {
 
     fn fly(&self, mut plan: Plan) -> Result<Served, Stop> {
         plan.may_mint = !matches!(self.maker, Maker::Nothing);
-        if let Some(holder) = tickets::holder(self.key) {
-            return self.without_waiting(plan, holder);
+        if let Some(served) = self.after_the_other_fiber(&plan)? {
+            return Ok(served);
         }
         let outer = tickets::innermost();
         if let Some((_, until)) = &outer {
@@ -100,7 +100,7 @@ impl<'a> Flight<'a> {
             let now = self.runtime.now();
             plan.wait_until = plan.wait_until.min(now.plus(now.until(*until) / 2));
         }
-        let mut step = self.runtime.engine.begin(self.key, &plan);
+        let mut step = self.begin(&plan)?;
         for _ in 0..MAX_MINTS {
             match step {
                 Step::Served(served) => return Ok(served),
@@ -118,21 +118,61 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// This thread holds the key's ticket itself: what is usable is served, but nothing waits.
-    fn without_waiting(&self, mut plan: Plan, holder: Holder) -> Result<Served, Stop> {
-        plan.may_mint = false;
-        plan.wait_until = self.runtime.now();
-        if let Step::Served(served) = self.runtime.engine.begin(self.key, &plan) {
-            return Ok(served);
+    /// A signal handler of the application runs in a wait as it would between two lines of PHP.
+    fn begin(&self, plan: &Plan) -> Result<Step, Stop> {
+        let (engine, interrupted) = (&self.runtime.engine, &zend::is_interrupted);
+        let mut flown = engine.begin_unless(self.key, plan, interrupted);
+        loop {
+            let paused = match flown {
+                Ok(step) => return Ok(step),
+                Err(paused) => paused,
+            };
+            let process = process::generation();
+            let seen_to = exceptions::see_to_interrupt();
+            if process::generation() != process {
+                // The handler forked: what is held there is the parent's.
+                seen_to?;
+                flown = engine.begin_unless(self.key, plan, interrupted);
+                continue;
+            }
+            if let Err(stop) = seen_to {
+                engine.break_off(paused);
+                return Err(stop);
+            }
+            flown = engine.go_on(paused, interrupted);
+        }
+    }
+
+    /// Where this thread holds the key's ticket itself: what is usable is served, and else another fiber is
+    /// waited for. `None`: nobody holds it any more.
+    fn after_the_other_fiber(&self, plan: &Plan) -> Result<Option<Served>, Stop> {
+        if tickets::holder(self.key).is_none() {
+            return Ok(None);
+        }
+        let now = Plan { may_mint: false, wait_until: self.runtime.now(), ..*plan };
+        if let Step::Served(served) = self.runtime.engine.begin(self.key, &now) {
+            return Ok(Some(served));
         }
         let name = String::from_utf8_lossy(self.key.name());
-        Err(Stop::Throw(Error::WaitTimeout(match holder {
-            Holder::Caller => format!("recursion: the callable of '{name}' asks for '{name}'"),
-            Holder::OtherFiber => format!(
-                "the callable of '{name}' is suspended in another fiber of this thread; resume it \
-                 before asking for '{name}' again"
-            ),
-        })))
+        while let Some(holder) = tickets::holder(self.key) {
+            let sentence = match holder {
+                Holder::Caller => format!("recursion: the callable of '{name}' asks for '{name}'"),
+                Holder::OtherFiber if self.runtime.now() >= plan.wait_until => {
+                    self.count(Event::WaitTimedOut);
+                    format!(
+                        "the callable of '{name}' is suspended in another fiber of this thread, and has not \
+                         ended within the time to wait for it"
+                    )
+                }
+                Holder::OtherFiber if fibers::step_aside()? => continue,
+                Holder::OtherFiber => format!(
+                    "the callable of '{name}' is suspended in another fiber of this thread; resume it \
+                     before asking for '{name}' again"
+                ),
+            };
+            return Err(Stop::Throw(Error::WaitTimeout(sentence)));
+        }
+        Ok(None)
     }
 
     fn failed(&self, error: FlightError, outer: Option<(Vec<u8>, Moment)>) -> Error {
@@ -201,7 +241,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn call(&self, ticket: Ticket, callable: &Zval, read: Read<'_>) -> Result<Step, Stop> {
+    fn call(&self, ticket: Ticket, callable: &Callable, read: Read<'_>) -> Result<Step, Stop> {
         let (from, version) = (ticket.minted_from, ticket.version());
         let id = tickets::open(self.runtime, ticket);
         if self.key.kind() == Kind::Sheet {
@@ -224,7 +264,7 @@ impl<'a> Flight<'a> {
                     }
                     self.ended.set(Some(Ended::Failed(reason.clone())));
                 }
-                Outcome::Abandoned => {}
+                Outcome::TooLarge { .. } | Outcome::Abandoned => {}
             }
             self.runtime.engine.finish(ticket, outcome)
         };
@@ -240,28 +280,34 @@ impl<'a> Flight<'a> {
                 let step = finish(Outcome::Abandoned);
                 self.told("the callable could not be called", step)
             }
-            Called::Failed(reason) => {
-                match finish(self.failure(reason.clone())) {
-                    Step::Served(served) => {
-                        // The old token is still good: the failure is the operator's business.
-                        zend::clear_exception();
-                        warn!("{} failed, the old value is served: {reason}", self.what());
-                        Ok(Step::Served(served))
-                    }
-                    step => {
-                        warn!("{} failed, and nothing is served: {reason}", self.what());
-                        Err(Stop::Throw(Error::MintFailed {
-                            what: self.what(),
-                            reason,
-                            retry_in: self.give_up(step),
-                        }))
-                    }
+            Called::Failed(reason, wait) => match finish(self.failure(reason.clone(), wait)) {
+                Step::Served(served) => {
+                    // The old token is still good: the failure is the operator's business.
+                    zend::clear_exception();
+                    warn!("{} failed, the old value is served: {reason}", self.what());
+                    Ok(Step::Served(served))
                 }
-            }
-            Called::Broken(reason) => {
-                finish(self.failure(reason));
-                Err(Stop::Pending)
-            }
+                step => {
+                    warn!("{} failed, and nothing is served: {reason}", self.what());
+                    Err(Stop::Throw(Error::MintFailed {
+                        what: self.what(),
+                        reason,
+                        retry_in: self.give_up(step),
+                    }))
+                }
+            },
+            // A bug, or an answer that it was not written for: a page fails with it only where it has nothing else.
+            Called::Broken(reason) => match finish(self.failure(reason.clone(), Duration::ZERO)) {
+                Step::Served(served) => {
+                    zend::clear_exception();
+                    error!("{} failed, the old value is served: {reason}", self.what());
+                    Ok(Step::Served(served))
+                }
+                step => {
+                    self.give_up(step);
+                    Err(Stop::Pending)
+                }
+            },
             Called::Interrupted => {
                 finish(Outcome::Abandoned);
                 Err(Stop::Pending)
@@ -273,14 +319,15 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn failure(&self, reason: String) -> Outcome {
+    /// `wait`: nobody should ask again before.
+    fn failure(&self, reason: String, wait: Duration) -> Outcome {
         let least = match self.key.kind() {
             Kind::Sheet if self.has_sheet() => {
                 refresher::pause(self.runtime.config.fx_policy.interval)
             }
             _ => Duration::ZERO,
         };
-        Outcome::Failed { reason, least }
+        Outcome::Failed { reason, least: least.max(wait) }
     }
 
     /// The answer cannot be used: a failed mint for the fleet, the fix for whoever wrote it.
@@ -289,7 +336,7 @@ impl<'a> Flight<'a> {
         sentence: String,
         finish: impl FnOnce(Outcome) -> Step,
     ) -> Result<Step, Stop> {
-        let step = finish(self.failure(redact(&sentence)));
+        let step = finish(self.failure(redact(&sentence), Duration::ZERO));
         self.told(&sentence, step)
     }
 
@@ -325,7 +372,7 @@ impl<'a> Flight<'a> {
     /// The callable forked, and this is the child: the right to publish is the parent's.
     fn forked(&self, called: &Called) -> Stop {
         match called {
-            Called::Failed(_) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
+            Called::Failed(..) | Called::Broken(_) | Called::Interrupted => Stop::Pending,
             Called::Bailout => Stop::Bailout,
             _ => Stop::Throw(Error::MintFailed {
                 what: self.what(),

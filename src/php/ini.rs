@@ -17,23 +17,28 @@ use std::thread;
 use ext_php_rs::ffi::{zend_ini_entry, zend_string};
 use ext_php_rs::flags::IniEntryPermission;
 use ext_php_rs::zend::IniEntryDef;
-use parking_lot::Mutex;
 
 use super::string::Str;
 use super::zend;
 use crate::config::secrets::{Owner, Secrets};
 use crate::config::{self, Config, SETTINGS};
 use crate::http::VARIABLES;
+use crate::lock::Mutex;
+use crate::process;
 
-/// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does.
+/// Workers do not see the environment under FPM's `clear_env`; the master's MINIT does. A pool's own (`env[…]`)
+/// nobody has but its workers.
 const ENVIRONMENT: [&str; 2] = ["SHAREDSTATE_REDIS_DSN", "SHAREDSTATE_REDIS_PASSWORD"];
 
-/// The environment as it was when the module started, of what anybody here reads of it.
+/// The environment as it was when the module started, and as a pool added to it before any code of an application
+/// ran, of what anybody here reads of it.
 pub fn environment(name: &str) -> Option<String> {
     ENV.lock().get(name).cloned()
 }
 
 static ENV: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
+/// The process in which the environment was noted, by its generation.
+static NOTED_IN: AtomicU64 = AtomicU64::new(0);
 static SECRETS: Mutex<Secrets> = Mutex::new(Secrets::new());
 
 /// Moves on with every change that PHP tells of, in whichever thread.
@@ -86,16 +91,29 @@ fn definitions() -> &'static [IniEntryDef] {
 
 /// MINIT: note the environment, register the settings.
 pub fn register(module_number: i32) {
+    ENV.lock().clear();
+    note_environment();
+    SECRETS.lock().clear();
+    IniEntryDef::register(definitions(), module_number);
+}
+
+fn note_environment() {
     let mut env = ENV.lock();
-    env.clear();
     for name in ENVIRONMENT.into_iter().chain(VARIABLES) {
         if let Ok(value) = std::env::var(name) {
             env.insert(name, value);
         }
     }
-    drop(env);
-    SECRETS.lock().clear();
-    IniEntryDef::register(definitions(), module_number);
+    NOTED_IN.store(process::generation(), Ordering::Relaxed);
+}
+
+/// RINIT. A worker of php-fpm has the environment of its pool from its start; later on it is whatever `putenv()`
+/// of an application left there.
+pub fn request_begins() {
+    if NOTED_IN.load(Ordering::Relaxed) != process::generation() && zend::sapi_name() == "fpm-fcgi"
+    {
+        note_environment();
+    }
 }
 
 /// The bytes of a string that PHP handed to a handler, which lives until the handler returns.
@@ -145,11 +163,16 @@ unsafe extern "C" fn keep_secret(
     } else if stage != STARTUP || !value.is_empty() {
         // PHP marks an entry that it will put back before it asks us. It marks neither a pool's value
         // nor what FPM takes from PHP_ADMIN_VALUE, which stays.
-        let owner = if entry.modified == 0 { Owner::Process } else { Owner::Request(here) };
+        let owner = if is_no(entry.modified) { Owner::Process } else { Owner::Request(here) };
         SECRETS.lock().set(name, owner, value);
     }
     CHANGES.fetch_add(1, Ordering::Release);
     if value.is_empty() { ACCEPTED } else { REFUSED }
+}
+
+/// Of a flag, which is a number, and from PHP 8.6 on a bool.
+fn is_no<T: Default + PartialEq>(flag: T) -> bool {
+    flag == T::default()
 }
 
 unsafe extern "C" fn show_secret(entry: *mut zend_ini_entry, column: c_int) {

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::string::Str;
 use super::zend;
 use crate::config::KEY_FILE;
 use crate::error::Error;
+use crate::lock::Mutex;
 use crate::seal::Seal;
 
 type Contents = Zeroizing<Vec<u8>>;

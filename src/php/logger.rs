@@ -10,12 +10,12 @@ use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use parking_lot::{Mutex, RwLock};
 
 use super::zend;
 use crate::clock::{Uptime, system};
 use crate::config::Config;
 use crate::journal::{Limiter, Sink, line, severity};
+use crate::lock::Mutex;
 
 unsafe extern "C" {
     fn php_log_err_with_severity(message: *const c_char, severity: c_int);
@@ -38,7 +38,7 @@ struct Waiting {
     message: String,
 }
 
-static SINK: RwLock<Sink> = RwLock::new(Sink::Php);
+static SINK: Mutex<Sink> = Mutex::new(Sink::Php);
 static LATER: Mutex<VecDeque<Waiting>> = Mutex::new(VecDeque::new());
 static LIMIT: Mutex<Option<Limiter>> = Mutex::new(None);
 
@@ -85,7 +85,7 @@ impl Log for Logger {
 }
 
 fn tell(level: Level, message: String) {
-    let sink = SINK.try_read_for(PATIENCE).map(|sink| sink.clone());
+    let sink = SINK.try_lock_for(PATIENCE).map(|sink| sink.clone());
     if sink.is_some_and(|sink| sink.write(level, &message, system::wall()).is_ok()) {
         return;
     }
@@ -170,7 +170,7 @@ pub fn answer_ends() {
 
 pub fn configure(config: &Config) {
     log::set_max_level(config.log_level);
-    if let Some(mut sink) = SINK.try_write_for(PATIENCE) {
+    if let Some(mut sink) = SINK.try_lock_for(PATIENCE) {
         sink.clone_from(&config.log);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::array::Array;
 use super::counters;
-use super::runtime::Watch;
+use super::runtime::{self, Watch};
 use super::string::Str;
 use crate::clock::system::{self, Window};
 use crate::metrics::tally::Hit;
@@ -147,6 +147,9 @@ fn entry<const NAMES: usize, V>(
 
 /// Remember what was served, under a watch on that very version.
 pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_for: Duration) {
+    if !runtime::remembers() {
+        return;
+    }
     counters::flush_now_and_then(system::monotonic());
     let entry = entry(asked, value.add_ref(), watch, trusted_for);
     if let Some(old) = TOKENS.with_borrow_mut(|table| table.put(entry)) {
@@ -156,6 +159,9 @@ pub fn remember_token(asked: Question<1>, value: Str, watch: Watch, trusted_for:
 }
 
 pub fn remember_rate(asked: Question<2>, value: f64, watch: Watch, trusted_for: Duration) {
+    if !runtime::remembers() {
+        return;
+    }
     counters::flush_now_and_then(system::monotonic());
     let entry = entry(asked, value, watch, trusted_for);
     if let Some(old) = RATES.with_borrow_mut(|table| table.put(entry)) {

@@ -22,6 +22,7 @@ mod defer;
 mod entries;
 mod exceptions;
 mod fast;
+mod fibers;
 mod flights;
 mod fork;
 mod functions;
@@ -58,6 +59,7 @@ pub extern "C" fn get_module() -> *mut ModuleEntry {
         .shutdown_function(shutdown)
         .request_startup_function(request_startup)
         .request_shutdown_function(request_shutdown)
+        .post_deactivate_function(post_deactivate)
         .info_function(status::info);
     let built: Result<(ModuleEntry, ModuleStartup, _), _> = functions::add(module).try_into();
     match built {
@@ -88,20 +90,36 @@ unsafe extern "C" fn shutdown(_: i32, module_number: i32) -> i32 {
 }
 
 unsafe extern "C" fn request_startup(_: i32, _: i32) -> i32 {
+    ini::request_begins();
     logger::request_begins();
     runtime::request_begins();
     SUCCESS
 }
 
 /// RSHUTDOWN. The order matters: tickets first, for others wait for them; then what the request
-/// counted and remembered; the runtime last.
+/// counted and remembered. The application is not done yet: the session module, which comes later, calls its
+/// handlers, and after that streams are closed.
 unsafe extern "C" fn request_shutdown(_: i32, _: i32) -> i32 {
     defer::forget();
-    tickets::abandon_all();
-    counters::flush();
+    give_back();
     memo::clear();
-    sheets::request_ends();
     logger::request_ends();
+    runtime::request_is_ending();
+    SUCCESS
+}
+
+/// The last that PHP calls in a request, when no code of the application runs any more.
+unsafe extern "C" fn post_deactivate() -> i32 {
+    if runtime::was_used_late() {
+        give_back();
+    }
     runtime::request_ends();
     SUCCESS
+}
+
+/// What must not outlive a request.
+fn give_back() {
+    tickets::abandon_all();
+    counters::flush();
+    sheets::request_ends();
 }

@@ -82,5 +82,5 @@ fn refused(position: u32, why: &str) -> Stop {
 }
 
 fn without_decimals(code: Currency) -> String {
-    format!("ISO 4217 knows no number of decimals for {code}")
+    format!("ISO 4217 has no number of decimals for {code} among the currencies in force")
 }

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use ext_php_rs::types::{ZendHashTable, Zval};
 
+use super::callable::Callable;
 use super::exceptions::Stop;
 use super::runtime::DEFAULT_SHEET;
 use super::string::Str;
 use super::{array, convert, zend};
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::entry::{Digest, Fingerprint};
+use crate::entry::{Digest, Fingerprint, Key, Kind};
 use crate::flight::{Plan, Renew, StoreDown};
 use crate::fx::{Rounding, Source};
 use crate::token::TokenOptions;
 
-const TOKEN: [&str; 9] = [
+const TOKEN: [&str; 10] = [
     "ttl",
     "margin",
     "refresh_ratio",
@@ -26,6 +27,7 @@ const TOKEN: [&str; 9] = [
     "keep",
     "store_down",
     "defer",
+    "opaque",
 ];
 const FX: [&str; 4] = ["fetch", "sheet", "max_age_s", "rounding"];
 
@@ -64,6 +66,7 @@ impl Token {
             read = read.refresh_ratio(ratio).map_err(|why| options.value(why))?;
         }
         let read = read.keep(options.names("keep")?).map_err(|why| options.value(why))?;
+        let read = read.opaque(options.flag("opaque")?);
         Ok(Self {
             fingerprint: options.fingerprint()?,
             rejected: options.bytes("rejected")?.map(Digest::of),
@@ -108,22 +111,25 @@ pub fn sheet_plan(config: &Config, now: Moment) -> Plan {
 }
 
 /// The options of the fx functions. All take the same array; those that answer no amount round none.
-pub struct Fx<'a> {
-    pub sheet: &'a [u8],
-    pub fetch: Option<&'a Zval>,
+/// Nothing here is borrowed from the array: user code may change what a reference in it holds.
+pub struct Fx {
+    pub sheet: Key,
+    pub fetch: Option<Callable>,
     pub max_age: Option<Duration>,
     pub rounding: Rounding,
     /// The number of the `$options` argument.
-    pub position: u32,
+    position: u32,
 }
 
-impl<'a> Fx<'a> {
-    pub fn parse(table: Option<&'a ZendHashTable>, position: u32) -> Result<Self, Stop> {
+impl Fx {
+    pub fn parse(table: Option<&ZendHashTable>, position: u32) -> Result<Self, Stop> {
         let options = Options::new(table, position, &FX)?;
-        // First: an autoloader it runs may change what a reference in the array holds.
+        // First, for it may run user code.
         let fetch = options.callable("fetch")?;
+        let sheet = options.bytes("sheet")?.unwrap_or(DEFAULT_SHEET);
         Ok(Self {
-            sheet: options.bytes("sheet")?.unwrap_or(DEFAULT_SHEET),
+            sheet: Key::new(Kind::Sheet, sheet, Fingerprint::default())
+                .map_err(|why| options.value(format!("option 'sheet' {why}")))?,
             fetch,
             max_age: options.max_age()?,
             rounding: options.rounding()?,
@@ -132,9 +138,10 @@ impl<'a> Fx<'a> {
     }
 
     /// With the callable of a parameter; `Err` when the option is another one.
-    pub fn or_fetch(self, parameter: Option<&'a Zval>) -> Result<Self, Stop> {
-        match self.fetch.zip(parameter) {
-            Some((option, parameter)) if !option.is_identical(parameter) => Err(Stop::Value(
+    pub fn or_fetch(self, parameter: Option<&Zval>) -> Result<Self, Stop> {
+        let parameter = parameter.map(Callable::own);
+        match self.fetch.as_ref().zip(parameter.as_ref()) {
+            Some((option, parameter)) if !option.is(parameter) => Err(Stop::Value(
                 self.position,
                 "cannot be used: option 'fetch' is another callable than $fetch; pass one of them"
                     .into(),
@@ -250,13 +257,15 @@ impl<'a> Options<'a> {
         Ok(names)
     }
 
-    /// May run user code: whether `[$object, 'name']` can be called, an autoloader may have to say.
-    fn callable(&self, name: &str) -> Result<Option<&'a Zval>, Stop> {
+    /// May run user code: an autoloader. The array is an argument, which the frame of the call holds, and the
+    /// callable is ours before it is looked at.
+    fn callable(&self, name: &str) -> Result<Option<Callable>, Stop> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        match value.is_callable() {
+        let callable = Callable::own(value);
+        match callable.is_callable() {
             _ if zend::pending().is_some() => Err(Stop::Pending),
-            true => Ok(Some(value)),
-            false => Err(self.wrong(name, "a valid callback", value)),
+            true => Ok(Some(callable)),
+            false => Err(self.wrong(name, "a valid callback", callable.as_zval())),
         }
     }
 

@@ -19,9 +19,9 @@ use super::sheets::{self, Held};
 use super::string::Str;
 use super::{args, counters, memo, options, runtime, zend};
 use crate::clock::Moment;
-use crate::entry::{Detail, Fingerprint, Key, Kind};
+use crate::entry::{Detail, Key, Kind};
 use crate::flight::{Plan, Renew, Served, Tier};
-use crate::fx::guard::Verdict;
+use crate::fx::guard::{OLDER, Verdict};
 use crate::fx::refresher;
 use crate::fx::rules::Read;
 use crate::fx::{self, Currency, Sheet, Validators};
@@ -114,40 +114,34 @@ pub fn sheet(runtime: &Arc<Runtime>, asked: &Fx) -> Result<(Rc<Held>, Moment), S
 
 /// The one place where a sheet comes from: what this thread holds, what the stores have, or a fetch.
 fn hold(runtime: &Arc<Runtime>, asked: &Fx) -> Result<Rc<Held>, Stop> {
-    let key = key(asked)?;
-    if let Some(held) = sheets::known(&key) {
+    let key = &asked.sheet;
+    if let Some(held) = sheets::known(key) {
         counters::rate_hits(1);
         return Ok(held);
     }
-    let read = |answer: Answer, from: Moment| read_sheet(answer, from, &key, runtime);
-    let maker = maker(runtime, &key, asked, &read);
+    let read = |answer: Answer, from: Moment| read_sheet(answer, from, key, runtime);
+    let maker = maker(runtime, asked, &read);
     let plan = options::sheet_plan(&runtime.config, runtime.now());
     let plan = match maker {
         // What is due is renewed in the background; only who has nothing waits for a source.
         Maker::Sources(_) => Plan { renew: Renew::Never, ..plan },
         _ => plan,
     };
-    let served = match Flight::new(runtime, &key, maker).run(plan) {
-        Err(stop @ Stop::Throw(_)) => from_shelf(runtime, &key).ok_or(stop),
+    let served = match Flight::new(runtime, key, maker).run(plan) {
+        Err(stop @ Stop::Throw(_)) => from_shelf(runtime, key).ok_or(stop),
         served => served,
     }?;
-    Ok(sheets::hold(key, &served, runtime)?)
-}
-
-pub fn key(asked: &Fx) -> Result<Key, Stop> {
-    Key::new(Kind::Sheet, asked.sheet, Fingerprint::default())
-        .map_err(|why| Stop::Value(asked.position, format!("cannot be used: option 'sheet' {why}")))
+    Ok(sheets::hold(key.clone(), &served, runtime)?)
 }
 
 /// Configured sources come before a callable: the sheet is theirs to keep.
 pub fn maker<'a>(
     runtime: &'a Runtime,
-    key: &Key,
-    asked: &Fx<'a>,
+    asked: &'a Fx,
     read: &'a dyn Fn(Answer, Moment) -> Result<Minted, String>,
 ) -> Maker<'a> {
-    match asked.fetch {
-        _ if runtime.rates.has_sources() && *key == runtime.rates.key => {
+    match &asked.fetch {
+        _ if runtime.rates.has_sources() && asked.sheet == runtime.rates.key => {
             Maker::Sources(&runtime.rates)
         }
         Some(callable) => Maker::Callable(callable, read),
@@ -175,6 +169,12 @@ pub fn read_sheet(
     runtime: &Runtime,
 ) -> Result<Minted, String> {
     let sheet = match answer {
+        Answer::Array(fields, unread) => {
+            if let Some((name, what)) = unread.iter().find(|(name, _)| Sheet::reads(name)) {
+                return Err(format!("\"{name}\" is {what}"));
+            }
+            Sheet::from_value(&fields.into(), SOURCE)?
+        }
         Answer::Json(json) => Sheet::from_value(&json, SOURCE)?,
         Answer::Text(text) => Sheet::from_text(&text, SOURCE)?,
         // Refused by `convert` already.
@@ -187,6 +187,7 @@ pub fn read_sheet(
     let (validators, none) = (Validators::default(), BTreeMap::new());
     let (value, timing) =
         match runtime.rates.rules.read(held.as_ref(), sheet, validators, &none, from, wall) {
+            Read::Older => return Err(format!("the callable's sheet is refused: {OLDER}")),
             Read::Refused(why) => return Err(format!("the callable's sheet is refused: {why}")),
             Read::Kept { value, timing, verdict } => {
                 let quarantined = matches!(verdict, Verdict::Quarantined(_));

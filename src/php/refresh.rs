@@ -25,17 +25,17 @@ pub fn refresh(ex: &ExecuteData) -> Result<Zval, Stop> {
     let call = args::fetch(ex)?;
     let asked = Fx::parse(call.options, 2)?.or_fetch(call.callable)?;
     let runtime = runtime::current()?;
-    let key = rates::key(&asked)?;
-    let reason = attempt(&runtime, &key, &asked)?;
-    let entry = runtime.look(&key).and_then(|known| known.entry);
+    let reason = attempt(&runtime, &asked)?;
+    let entry = runtime.look(&asked.sheet).and_then(|known| known.entry);
     described(reason, entry, &runtime).map(array).map_err(|error| unbuilt(&error))
 }
 
 /// Due from half the interval on: a job that runs once an interval, a little early or late, then
 /// renews every time. With "due after an interval" it does every second time.
-fn attempt(runtime: &Arc<Runtime>, key: &Key, asked: &Fx) -> Result<&'static str, Stop> {
+fn attempt(runtime: &Arc<Runtime>, asked: &Fx) -> Result<&'static str, Stop> {
+    let key = &asked.sheet;
     let read = |answer: Answer, from: Moment| rates::read_sheet(answer, from, key, runtime);
-    let flight = Flight::new(runtime, key, rates::maker(runtime, key, asked, &read));
+    let flight = Flight::new(runtime, key, rates::maker(runtime, asked, &read));
     if matches!(flight.maker(), Maker::Nothing) {
         return Err(Error::NoSource(
             "there is nothing to refresh rates from: set sharedstate.fx.sources, or pass a callable \

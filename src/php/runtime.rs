@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use once_cell::sync::OnceCell;
 
 mod report;
 
@@ -26,6 +26,7 @@ use crate::fx::shelf::Shelf;
 use crate::host::{HostTable, Place, Sizes};
 use crate::http::{HttpFetch, Proxies, TIMEOUT};
 use crate::leader::Leader;
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
 use crate::process;
@@ -51,40 +52,92 @@ pub struct Runtime {
     process: u64,
 }
 
-/// The process's runtime, shared by its threads.
-static CURRENT: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
+/// The process's runtime, shared by its threads: the first one builds it while the others wait for that, and nobody
+/// waits who only asks whether there is one. A failure is not remembered: the next call tries again, with whatever
+/// has been mended meanwhile.
+#[derive(Clone)]
+struct Built {
+    process: u64,
+    runtime: Arc<OnceCell<Arc<Runtime>>>,
+}
+
+/// Locked for no longer than it takes to look: another thread may fork meanwhile.
+static CURRENT: Mutex<Option<Built>> = Mutex::new(None);
+
+impl Built {
+    fn here() -> Self {
+        let mut current = CURRENT.lock();
+        if let Some(built) = current.as_ref().filter(|it| it.process == process::generation()) {
+            return built.clone();
+        }
+        let here = Self { process: process::generation(), runtime: Arc::default() };
+        forget_built(current.replace(here.clone()));
+        here
+    }
+}
+
+/// How far this thread is with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Outside,
+    Serving,
+    /// Between our RSHUTDOWN and the last code of the application: PHP writes sessions and closes streams in
+    /// between. What belongs to the request's memory is gone, so nothing is remembered in it.
+    Ending,
+    /// And it was used since.
+    UsedLate,
+}
 
 thread_local! {
-    /// Whether a request is being served.
-    static SERVING: Cell<bool> = const { Cell::new(false) };
+    static PHASE: Cell<Phase> = const { Cell::new(Phase::Outside) };
     /// The runtime whose settings were compared in this request.
     static CHECKED: RefCell<Option<Arc<Runtime>>> = const { RefCell::new(None) };
 }
 
 /// RINIT.
 pub fn request_begins() {
-    SERVING.set(true);
+    PHASE.set(Phase::Serving);
 }
 
-/// RSHUTDOWN, last.
+/// RSHUTDOWN.
+pub fn request_is_ending() {
+    PHASE.set(Phase::Ending);
+}
+
+/// Whether what is answered may be remembered until RSHUTDOWN.
+pub fn remembers() -> bool {
+    PHASE.get() == Phase::Serving
+}
+
+pub fn was_used_late() -> bool {
+    PHASE.get() == Phase::UsedLate
+}
+
+/// When no code of the application runs any more.
 pub fn request_ends() {
-    SERVING.set(false);
+    PHASE.set(Phase::Outside);
     forget(CHECKED.take());
 }
 
 /// The runtime, for a call inside a request.
 pub fn current() -> Result<Arc<Runtime>, Error> {
+    if PHASE.get() == Phase::Ending {
+        PHASE.set(Phase::UsedLate);
+    }
     if let Some(runtime) = CHECKED.with_borrow(|checked| checked.as_ref().and_then(usable)) {
         return Ok(runtime);
     }
-    if !SERVING.get() || zend::is_preloading() {
+    if zend::is_preloading() {
         return Err(Error::Config(
             "sharedstate cannot be used before the first request (in an opcache.preload script): \
              what it opened there would be shared with every worker"
                 .into(),
         ));
     }
-    let runtime = shared()?;
+    if PHASE.get() == Phase::Outside {
+        return Err(Error::Config("sharedstate cannot be used outside of a request".into()));
+    }
+    let runtime = Built::here().runtime.get_or_try_init(|| build().map(Arc::new))?.clone();
     if let Some(name) = runtime.settings.first_change() {
         return Err(Error::Config(format!(
             "{name} differs from the value this process has been using since its first request; \
@@ -97,7 +150,21 @@ pub fn current() -> Result<Arc<Runtime>, Error> {
 
 /// The runtime if this process has one already; opens nothing.
 pub fn attached() -> Option<Arc<Runtime>> {
-    CURRENT.lock().as_ref().and_then(usable)
+    Built::here().runtime.get().cloned()
+}
+
+/// For who only reports: the process's runtime, built where there is a table already. `None`: nobody has used it on
+/// this host.
+pub fn reported() -> Result<Option<Arc<Runtime>>, Error> {
+    if let Some(runtime) = attached() {
+        return Ok(Some(runtime));
+    }
+    let config = ini::snapshot().parse().map_err(Error::Config)?;
+    let seal = seal(&config)?;
+    if !place(&config, seal.as_deref()).table().exists() {
+        return Ok(None);
+    }
+    current().map(Some)
 }
 
 fn usable(runtime: &Arc<Runtime>) -> Option<Arc<Runtime>> {
@@ -113,26 +180,21 @@ fn forget(runtime: Option<Arc<Runtime>>) {
     }
 }
 
-/// The process's runtime, built when there is none. A failure is not remembered: the next call
-/// tries again, with whatever has been mended meanwhile.
-fn shared() -> Result<Arc<Runtime>, Error> {
-    let mut current = CURRENT.lock();
-    if let Some(runtime) = current.as_ref().and_then(usable) {
-        return Ok(runtime);
+/// The same of what has not been built to its end, perhaps.
+fn forget_built(built: Option<Built>) {
+    if let Some(built) = built
+        && built.process != process::generation()
+    {
+        std::mem::forget(built);
     }
-    let runtime = Arc::new(build()?);
-    forget(current.replace(Arc::clone(&runtime)));
-    Ok(runtime)
 }
 
 fn build() -> Result<Runtime, Error> {
     let settings = ini::snapshot();
     let config = settings.parse().map_err(Error::Config)?;
     logger::configure(&config);
-    let seal = config.encryption_key_file.as_deref().map(keys::seal).transpose()?.map(Arc::new);
-    let identity = identity(&config, seal.as_deref());
-    let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
-    let place = Place::new(&config.host_dir, &identity);
+    let seal = seal(&config)?;
+    let place = place(&config, seal.as_deref());
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     let sizes =
         Sizes::new(bytes(config.host_slots), bytes(config.host_value_size), config.host_memory);
@@ -219,6 +281,16 @@ fn refresher(
 /// The name of the sheet that the fx functions work on unless told otherwise.
 pub const DEFAULT_SHEET: &[u8] = b"default";
 
+fn seal(config: &Config) -> Result<Option<Arc<Seal>>, Error> {
+    Ok(config.encryption_key_file.as_deref().map(keys::seal).transpose()?.map(Arc::new))
+}
+
+fn place(config: &Config, seal: Option<&Seal>) -> Place {
+    let identity = identity(config, seal);
+    let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+    Place::new(&config.host_dir, &identity)
+}
+
 /// What has to be the same for two processes to share a table. With another sealing key neither could
 /// read what the other keeps, and each would replace it.
 fn identity(config: &Config, seal: Option<&Seal>) -> Vec<String> {
@@ -248,9 +320,13 @@ fn redis(config: &Config) -> Result<Option<RedisConfig>, Error> {
     let refused = |why: String| Error::Config(format!("sharedstate.redis.dsn: {why}"));
     let parsed = RedisConfig::parse(dsn).map_err(refused)?;
     let password = config.redis_password.as_deref().map(Password::new);
-    let (ca, identity) = (config.redis_tls_ca.clone(), config.redis_tls_identity.clone());
+    let tls = || Tls {
+        ca: config.redis_tls_ca.clone(),
+        server_name: config.redis_tls_server_name.clone(),
+        identity: config.redis_tls_identity.clone(),
+    };
     Ok(Some(RedisConfig {
-        tls: parsed.tls.map(|_| Tls { ca, identity }),
+        tls: parsed.tls.map(|_| tls()),
         prefix: Prefix::new(&config.prefix).map_err(Error::Config)?,
         login: Login {
             username: config.redis_username.clone().or(parsed.login.username),
@@ -269,11 +345,11 @@ fn redis(config: &Config) -> Result<Option<RedisConfig>, Error> {
 pub fn stop() {
     /// A lease renewal in flight may take a response timeout; nobody waits longer for a restart.
     const PATIENCE: Duration = Duration::from_millis(200);
-    let runtime = CURRENT.lock().take();
-    if let Some(runtime) = runtime.as_ref().and_then(usable) {
+    let built = CURRENT.lock().take();
+    if let Some(runtime) = built.as_ref().and_then(|it| it.runtime.get()).and_then(usable) {
         runtime.engine.stop(PATIENCE);
     }
-    forget(runtime);
+    forget_built(built);
 }
 
 impl Runtime {
@@ -343,6 +419,7 @@ impl Runtime {
             Event::Degraded => Counter::Degraded,
             Event::MarginCut => Counter::MarginsCut,
             Event::ClockDependent => Counter::ClockDependent,
+            Event::Contradicted => Counter::Contradicted,
             Event::Quarantined => Counter::FxQuarantined,
         };
         self.host.count(counter, times);
@@ -390,6 +467,7 @@ pub enum Event {
     Degraded,
     MarginCut,
     ClockDependent,
+    Contradicted,
     /// A sheet that was held back.
     Quarantined,
 }

@@ -8,7 +8,7 @@ use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::{ExecuteData, ModuleEntry, run_handler};
 use ext_php_rs::{info_table_end, info_table_header, info_table_row, info_table_start};
 
-use super::exceptions::{Stop, unbuilt};
+use super::exceptions::{Stop, held_up, unbuilt};
 use super::runtime::Runtime;
 use super::string::Str;
 use super::{args, counters, runtime, zend};
@@ -33,7 +33,7 @@ pub fn metrics(ex: &ExecuteData) -> Result<Zval, Stop> {
     counters::flush();
     let mut result = Zval::new();
     let text = text(runtime.scrape());
-    Str::new(text.as_bytes()).ok_or(Stop::Pending)?.give_to(&mut result);
+    held_up(|| Str::new(text.as_bytes()))?.ok_or(Stop::Pending)?.give_to(&mut result);
     Ok(result)
 }
 
@@ -51,8 +51,8 @@ fn table(runtime: &Runtime, limited: bool) -> ext_php_rs::error::Result<ZBox<Zen
     Ok(table)
 }
 
-/// MINFO. Attaches when it may and can, and says so when it cannot: `php --ri sharedstate` is where
-/// people look first.
+/// MINFO. Shows what there is, and makes nothing: `php --ri sharedstate` is where people look first, perhaps as
+/// another user.
 pub unsafe extern "C" fn info(module: *mut ModuleEntry) {
     run_handler(AssertUnwindSafe(|| {
         section();
@@ -64,8 +64,11 @@ fn section() {
     info_table_start!();
     info_table_header!("sharedstate", "enabled");
     info_table_row!("version", env!("CARGO_PKG_VERSION"));
-    match runtime::current() {
-        Ok(runtime) => {
+    match runtime::reported() {
+        Ok(None) => {
+            info_table_row!("state", "not used yet by this user on this host, with these settings");
+        }
+        Ok(Some(runtime)) => {
             counters::flush();
             for (name, value) in runtime.places() {
                 info_table_row!(name, value);

@@ -103,6 +103,13 @@ impl Str {
         slot.u1.type_info = if self.is_interned() { IS_STRING } else { IS_STRING_EX };
     }
 
+    /// A value that is one more owner.
+    pub fn as_zval(self) -> Zval {
+        let mut value = Zval::new();
+        self.add_ref().give_to(&mut value);
+        value
+    }
+
     #[inline]
     fn is_interned(self) -> bool {
         // SAFETY: the header's union is plain integers, and these bits never change while the

@@ -3,9 +3,9 @@
 //! back then.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
 use std::sync::Arc;
 
+use super::fibers::{self, Fiber};
 use super::runtime::Runtime;
 use super::zend;
 use crate::clock::Moment;
@@ -17,8 +17,8 @@ struct Open {
     id: u64,
     ticket: Ticket,
     runtime: Arc<Runtime>,
-    /// Where the callable runs; only ever compared.
-    fiber: *const c_void,
+    /// Where the callable runs. It lives as long as the ticket is open: when it is destroyed, the callable ends.
+    fiber: Fiber,
     /// A forked child inherits the memory of a ticket, not the right it stands for.
     process: u64,
 }
@@ -64,7 +64,7 @@ pub fn take(id: u64) -> Option<Ticket> {
 pub enum Holder {
     /// The very flow that asks: waiting for it would be waiting for ourselves.
     Caller,
-    /// A fiber that is suspended inside its callable.
+    /// Another fiber, inside its callable.
     OtherFiber,
 }
 
@@ -76,10 +76,12 @@ pub fn holder(key: &Key) -> Option<Holder> {
     })
 }
 
-/// The innermost open mint: its name, and until when its caller waits.
+/// The innermost open mint that we are called from: its name, and until when its caller waits. A fiber that is
+/// suspended in a mint of its own has nothing to do with us.
 pub fn innermost() -> Option<(Vec<u8>, Moment)> {
     OPEN.with_borrow(|open| {
-        let entry = open.iter().rev().find(|entry| entry.is_ours())?;
+        let around = |entry: &&Open| entry.is_ours() && fibers::is_around_us(entry.fiber);
+        let entry = open.iter().rev().find(around)?;
         Some((entry.ticket.key.name().to_vec(), entry.ticket.plan().wait_until))
     })
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use ext_php_rs::types::{ZendHashTable, Zval};
 use ext_php_rs::zend::ExecuteData;
 
+use log::warn;
+
 use super::array::Array;
+use super::callable::Callable;
 use super::exceptions::{Stop, unbuilt};
 use super::flights::{Flight, Maker, Minted};
 use super::options::Token;
@@ -43,12 +46,12 @@ pub fn get(ex: &ExecuteData) -> Result<Zval, Stop> {
     }
     let later =
         options.defer && options.rejected.is_none() && defer::has_response() && due(&runtime, &key);
-    let callable = match call.callable {
-        Some(it) if later && defer::renew_later(&key, call.name, it, question.options)? => None,
+    let callable = match call.callable.map(Callable::own) {
+        Some(it) if later && defer::renew_later(&key, call.name, &it, question.options)? => None,
         callable => callable,
     };
-    let served =
-        fly(&runtime, &key, &options, callable, options.plan(&runtime.config, runtime.now()))?;
+    let plan = options.plan(&runtime.config, runtime.now());
+    let served = fly(&runtime, &key, &options, callable.as_ref(), plan)?;
     let value = Str::new(&served.entry.value).ok_or(Stop::Pending)?;
     if keepable && let Some(watch) = runtime.watch(&key, served.entry.version) {
         let span = runtime.now().until(served.trusted_until);
@@ -66,7 +69,7 @@ fn due(runtime: &Runtime, key: &Key) -> bool {
 
 /// What `shared_token_get` put off, by the arguments it was called with. Waits for nobody: who renews
 /// it already does it for all.
-pub fn renew(name: Str, callable: &Zval, options: Option<Array>) -> Result<(), Stop> {
+pub fn renew(name: Str, callable: &Callable, options: Option<Array>) -> Result<(), Stop> {
     let runtime = runtime::current()?;
     let options = Token::parse(options.map(Array::table), 3, &runtime.config)?;
     let key = key(name, options.fingerprint)?;
@@ -82,13 +85,17 @@ fn fly(
     runtime: &Arc<Runtime>,
     key: &Key,
     options: &Token,
-    callable: Option<&Zval>,
+    callable: Option<&Callable>,
     plan: Plan,
 ) -> Result<Served, Stop> {
     let read = |answer: Answer, from: Moment| {
         let token = token::read(answer, &options.read, from, runtime.wall())?;
         runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
         runtime.count(Event::ClockDependent, Kind::Token, u64::from(token.clock_dependent));
+        if let Some(what) = token.contradiction {
+            warn!("{} has a lifetime that is contradicted: {what}", key.shown());
+            runtime.count(Event::Contradicted, Kind::Token, 1);
+        }
         let detail = Detail {
             source: "callable".into(),
             minted_by: runtime.minted_by(),

@@ -3,10 +3,15 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ext_php_rs::ffi::{
-    HashTable, IS_OBJECT, ext_php_rs_compiler_globals, ext_php_rs_executor_globals, zend_ini_entry,
-    zend_object, zend_read_property, zend_string,
+    HashTable, IS_OBJECT, ZEND_ACC_PUBLIC, ext_php_rs_compiler_globals,
+    ext_php_rs_executor_globals, zend_call_known_function, zend_fcall_info_cache, zend_function,
+    zend_ini_entry, zend_interrupt_function, zend_is_callable_ex, zend_object, zend_read_property,
+    zend_string, zend_type,
 };
 use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
@@ -18,6 +23,7 @@ unsafe extern "C" {
     fn zend_argument_value_error(arg_num: u32, format: *const c_char, ...);
     fn zend_argument_type_error(arg_num: u32, format: *const c_char, ...);
     fn zend_clear_exception();
+    fn zend_timeout();
     fn zend_is_unwind_exit(exception: *const zend_object) -> bool;
     fn zend_is_graceful_exit(exception: *const zend_object) -> bool;
     fn zend_unregister_ini_entries(module_number: c_int);
@@ -29,6 +35,23 @@ unsafe extern "C" {
         offset: u32,
         lineno: u32,
     ) -> *mut c_void;
+    fn zend_declare_typed_property(
+        class: *mut ClassEntry,
+        name: *mut zend_string,
+        default: *mut Zval,
+        flags: c_int,
+        comment: *mut zend_string,
+        types: zend_type,
+    ) -> *mut c_void;
+    fn zend_update_property(
+        scope: *mut ClassEntry,
+        object: *mut zend_object,
+        name: *const c_char,
+        length: usize,
+        value: *mut Zval,
+    );
+    fn php_date_get_immutable_ce() -> *mut ClassEntry;
+    fn php_date_get_date_ce() -> *mut ClassEntry;
     fn display_ini_entries(module: *mut ext_php_rs::zend::ModuleEntry);
     static zend_ce_closure: *mut ClassEntry;
     static spl_ce_RuntimeException: *mut ClassEntry;
@@ -100,6 +123,33 @@ pub fn pending<'a>() -> Option<&'a ZendObject> {
     unsafe { (*ext_php_rs_executor_globals()).exception.as_ref() }
 }
 
+/// PHP's flag that there is something to see to before the next line of code: a signal came, or the time is over.
+fn interrupt() -> &'static AtomicBool {
+    // SAFETY: one byte of this thread's globals, which last as long as the thread; PHP and its signal handlers
+    // write it as an atomic.
+    unsafe { &*(&raw const (*ext_php_rs_executor_globals()).vm_interrupt).cast() }
+}
+
+pub fn is_interrupted() -> bool {
+    interrupt().load(Ordering::Relaxed)
+}
+
+/// What the engine does about it between two lines of code. May jump.
+pub fn see_to_interrupt() {
+    interrupt().store(false, Ordering::Relaxed);
+    // SAFETY: the globals of this thread. Both functions are what the engine itself calls for this, with the frame
+    // that runs: ours, which stays until its handler returns.
+    unsafe {
+        let globals = ext_php_rs_executor_globals();
+        let timed_out: *const AtomicBool = (&raw const (*globals).timed_out).cast();
+        if (*timed_out).load(Ordering::Relaxed) {
+            zend_timeout();
+        } else if let Some(function) = zend_interrupt_function {
+            function((*globals).current_execute_data);
+        }
+    }
+}
+
 /// Whether the exception is `exit()` or the end of a destroyed fiber on its way up.
 pub fn is_exit(exception: &ZendObject) -> bool {
     // SAFETY: both only compare the object's class.
@@ -109,26 +159,155 @@ pub fn is_exit(exception: &ZendObject) -> bool {
 /// The `message` property of an exception or error, whatever a subclass made of `getMessage()`.
 pub fn exception_message(exception: &ZendObject) -> Option<Str> {
     let scope = if exception.instance_of(ce::exception()) { ce::exception() } else { ce::error() };
-    let (scope, object) = (std::ptr::from_ref(scope), std::ptr::from_ref(exception));
     let mut room = Zval::new();
-    let name = c"message";
-    // SAFETY: a declared property of every throwable, read in the scope that declares it: no user
-    // code runs, and the slot belongs to the object, which is pending and so outlives the borrow.
-    let slot = unsafe {
+    property(exception, scope, c"message", &mut room).and_then(Str::in_slot)
+}
+
+/// A property that `class` declares, read in its scope, so that no user code runs.
+pub fn property<'a>(
+    object: &'a ZendObject,
+    class: &ClassEntry,
+    name: &CStr,
+    room: &'a mut Zval,
+) -> Option<&'a Zval> {
+    let (class, object) = (std::ptr::from_ref(class), std::ptr::from_ref(object));
+    // SAFETY: both are live; the slot belongs to the object, or is the room.
+    unsafe {
         zend_read_property(
-            scope.cast_mut(),
+            class.cast_mut(),
             object.cast_mut(),
             name.as_ptr(),
             name.count_bytes(),
             true,
-            &raw mut room,
+            std::ptr::from_mut(room),
         )
         .as_ref()
-    };
-    slot.and_then(Str::in_slot)
+    }
 }
 
-/// Forget the pending exception; its destructor may run user code.
+/// Sets a property that `class` declares, in its scope.
+pub fn set_property(object: &ZendObject, class: &ClassEntry, name: &CStr, value: &Zval) {
+    let (class, object) = (std::ptr::from_ref(class), std::ptr::from_ref(object));
+    // SAFETY: both are live, and the engine takes an owner of its own of the value.
+    unsafe {
+        zend_update_property(
+            class.cast_mut(),
+            object.cast_mut(),
+            name.as_ptr(),
+            name.count_bytes(),
+            std::ptr::from_ref(value).cast_mut(),
+        );
+    }
+}
+
+/// Whether a function called, and not PHP itself.
+pub fn has_caller(ex: &ExecuteData) -> bool {
+    // SAFETY: null or the frame before this one; PHP's own, where it has one, is of no function.
+    unsafe { ex.prev_execute_data.as_ref().is_some_and(|caller| !caller.func.is_null()) }
+}
+
+/// The object whose method runs.
+pub fn this(ex: &ExecuteData) -> Option<&ZendObject> {
+    if kind(&ex.This) != IS_OBJECT {
+        return None;
+    }
+    // SAFETY: the type says which member is valid, and the caller's frame holds the object.
+    unsafe { ex.This.value.obj.as_ref() }
+}
+
+/// The types of a property, as masks.
+pub const FLOAT: u32 = 1 << 5;
+pub const MAYBE_FLOAT: u32 = FLOAT | 1 << 1;
+
+/// Declares `public readonly`. MINIT only.
+pub fn declare_readonly(class: &mut ClassEntry, name: &str, types: u32) {
+    /// In all versions since 8.1, and in no binding.
+    const ZEND_ACC_READONLY: u32 = 1 << 7;
+    // SAFETY: while the engine starts; it takes over the name, which lives as long as it does. An undefined value
+    // says that there is no default.
+    unsafe {
+        let name = ZendStr::new_interned(name, true).into_raw();
+        let mut none = Zval::new();
+        none.u1.type_info = 0;
+        let types = zend_type { ptr: null_mut(), type_mask: types };
+        zend_declare_typed_property(
+            class,
+            name,
+            &raw mut none,
+            c_int::try_from(ZEND_ACC_PUBLIC | ZEND_ACC_READONLY).unwrap_or_default(),
+            null_mut(),
+            types,
+        );
+    }
+}
+
+/// Calls what PHP has found callable already, and has told of when it is of a deprecated form. `None`: it cannot
+/// be called from here. An exception may be pending after it. Whoever owns the callable keeps alive what runs.
+pub fn call(callable: &Zval, argument: &Zval) -> Option<Zval> {
+    /// `IS_CALLABLE_SUPPRESS_DEPRECATIONS`
+    const TOLD: u32 = 1 << 1;
+    let mut found = MaybeUninit::<zend_fcall_info_cache>::zeroed();
+    let mut result = Zval::new();
+    // SAFETY: PHP fills in what it finds, and takes it back in the call. Nothing here is on the heap, for a fatal
+    // error in the callable jumps over this frame.
+    unsafe {
+        let callable = std::ptr::from_ref(callable).cast_mut();
+        let found = found.as_mut_ptr();
+        if !zend_is_callable_ex(callable, null_mut(), TOLD, null_mut(), found, null_mut()) {
+            return None;
+        }
+        zend_call_known_function(
+            (*found).function_handler,
+            (*found).object,
+            (*found).called_scope,
+            &raw mut result,
+            1,
+            std::ptr::from_ref(argument).cast_mut(),
+            null_mut(),
+        );
+    }
+    Some(result)
+}
+
+/// Whether anybody may call the method, whose name is given in any case.
+pub fn has_public_method(object: &ZendObject, name: &str) -> bool {
+    // SAFETY: a live object has a class, whose table holds pointers to functions by their names in
+    // lower case. All members of the union begin with the flags.
+    unsafe {
+        (*object.ce)
+            .function_table
+            .get(name.to_ascii_lowercase().as_str())
+            .and_then(|slot| slot.ptr::<zend_function>())
+            .is_some_and(|function| (*function).common.fn_flags & ZEND_ACC_PUBLIC != 0)
+    }
+}
+
+/// Seconds since 1970 of a `\DateTimeInterface`, by PHP's own method, whatever a subclass makes of it. An exception
+/// is pending after it when the object was never constructed.
+pub fn timestamp(object: &ZendObject) -> Option<i64> {
+    // SAFETY: PHP's own classes, which are there from its start.
+    let classes = unsafe { [php_date_get_immutable_ce(), php_date_get_date_ce()] };
+    // SAFETY: as above.
+    let mut classes = classes.iter().filter_map(|class| unsafe { class.as_ref() });
+    let class = classes.find(|class| object.instance_of(class))?;
+    let mut result = Zval::new();
+    // SAFETY: the table holds pointers to functions; a method of the class, which the object is of. No user code runs.
+    unsafe {
+        let method = class.function_table.get("gettimestamp")?.ptr::<zend_function>()?;
+        zend_call_known_function(
+            method,
+            std::ptr::from_ref(object).cast_mut(),
+            std::ptr::from_ref(class).cast_mut(),
+            &raw mut result,
+            0,
+            null_mut(),
+            null_mut(),
+        );
+    }
+    result.long()
+}
+
+/// Forget the pending exception; its destructor may run user code. Who calls this holds plain data only.
 pub fn clear_exception() {
     // SAFETY: called inside a handler, where an exception may be pending or not; both are fine.
     unsafe { zend_clear_exception() };
@@ -147,6 +326,13 @@ pub fn is_preloading() -> bool {
 pub fn active_fiber() -> *const c_void {
     // SAFETY: reads one pointer of this thread's executor globals.
     unsafe { (*ext_php_rs_executor_globals()).active_fiber.cast_const().cast() }
+}
+
+/// Whether a fiber, which is alive, is suspended. One that has resumed another is not.
+pub fn is_suspended(fiber: *const c_void) -> bool {
+    // SAFETY: by [`active_fiber`], and an object comes first in a fiber. The method is PHP's own.
+    let fiber = unsafe { &*fiber.cast::<ZendObject>() };
+    fiber.try_call_method("isSuspended", Vec::new()).is_ok_and(|answer| answer.is_true())
 }
 
 /// The value of an INI setting in this thread's table, until the setting changes.
@@ -180,6 +366,13 @@ pub fn print_info(text: &str) {
     unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
 }
 
+/// Ends all output buffers, and so may run user code: their callbacks, which PHP holds meanwhile. What they hold goes to
+/// the web server.
+pub fn end_output_buffers() {
+    // SAFETY: called inside a handler, on a PHP thread.
+    unsafe { ext_php_rs::ffi::php_output_end_all() };
+}
+
 /// Marks parameter `index` (from zero) of a registered function `#[\SensitiveParameter]`: its value
 /// is left out of stack traces. Before PHP 8.2 the mark exists but nobody reads it.
 pub fn mark_sensitive(function: &str, index: u32) {
@@ -189,8 +382,7 @@ pub fn mark_sensitive(function: &str, index: u32) {
     unsafe {
         let globals = ext_php_rs_compiler_globals();
         let Some(table) = (*globals).function_table.as_ref() else { return };
-        let Some(function) =
-            table.get(function).and_then(|slot| slot.ptr::<ext_php_rs::ffi::zend_function>())
+        let Some(function) = table.get(function).and_then(|slot| slot.ptr::<zend_function>())
         else {
             return;
         };
@@ -204,6 +396,12 @@ pub fn mark_sensitive(function: &str, index: u32) {
             0,
         );
     }
+}
+
+/// What a value is behind a reference, with an owner more: it lives until this is dropped, whatever
+/// user code does to the variable.
+pub fn counted(value: &Zval) -> Zval {
+    value.dereference().shallow_clone()
 }
 
 /// PHP's name for the type of a value, as in its own error messages.

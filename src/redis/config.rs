@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use crate::secret;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Tcp { host: String, port: u16 },
@@ -73,6 +75,8 @@ fn list(endpoints: &[Endpoint]) -> String {
 pub struct Tls {
     /// `None`: the authorities that the system trusts.
     pub ca: Option<PathBuf>,
+    /// Whom the server's certificate is for, where that is not the host by which it is reached.
+    pub server_name: Option<String>,
     /// Certificate chain and key of this client.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
@@ -198,7 +202,7 @@ impl RedisConfig {
                     login.username = Some(decoded(value)?);
                 }
                 ("sentinel_password", Topology::Sentinel { login, .. }) => {
-                    login.password = Some(Password(decoded(value)?));
+                    login.password = Some(Password(password(value)?));
                 }
                 _ => return Err(format!("unknown parameter after '?': {EXPECTED}")),
             }
@@ -208,7 +212,7 @@ impl RedisConfig {
             return Err(format!("a Cluster has no database but 0: {EXPECTED}"));
         }
         let (username, password) = match credentials.split_once(':') {
-            Some((user, password)) => (user, Some(Password(decoded(password)?))),
+            Some((user, password)) => (user, Some(Password(self::password(password)?))),
             None => (credentials, None),
         };
         Ok(Self {
@@ -285,6 +289,13 @@ fn database(number: &str) -> Result<u32, String> {
     }
 }
 
+fn password(text: &str) -> Result<String, String> {
+    let decoded = decoded(text)?;
+    secret::one_line(&decoded)
+        .map(Into::into)
+        .map_err(|why| format!("the password in it is no password: {why}"))
+}
+
 fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
     decoded.map(Into::into).map_err(|_| format!("percent-encoding is not UTF-8: {EXPECTED}"))
@@ -320,6 +331,16 @@ mod tests {
             assert_eq!(unix.topology, Topology::Single(Endpoint::Unix { path }));
             assert_eq!(unix.database, 2);
         }
+    }
+
+    #[test]
+    fn a_password_in_a_dsn_has_no_line_end() {
+        let parse = |dsn| RedisConfig::parse(dsn);
+        let password = |dsn| parse(dsn).unwrap().login.password;
+        assert_eq!(password("redis://:pw%0A@cache"), Some(Password::new("pw")));
+        assert_eq!(password("redis://:%EF%BB%BFpw%0D%0A@cache"), Some(Password::new("pw")));
+        let two = parse("redis://:hunter2%0Ahunter3@cache").unwrap_err();
+        assert!(two.contains("more than one line") && !two.contains("hunter"), "{two}");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::{Cmd, ConnectionLike, ErrorKind, Parser, RedisError, RedisResult, Value, cmd};
 use socket2::SockAddr;
 
@@ -17,7 +16,9 @@ use super::config::{Endpoint, Login, RedisConfig, Topology};
 use super::socket::{Limit, Socket, Transport};
 use super::tls::Secured;
 use crate::clock::{Uptime, system};
+use crate::lock::Mutex;
 use crate::resolve::Resolver;
+use crate::secret;
 use crate::store::StoreError;
 
 pub struct Connection {
@@ -62,19 +63,34 @@ impl Connection {
     }
 
     fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<Value>> {
+        let mut values = Vec::with_capacity(replies);
+        self.converse(commands, replies, &mut values)?;
+        Ok(values)
+    }
+
+    /// With what was answered before the conversation ended, if it did.
+    fn converse(
+        &mut self,
+        commands: &[u8],
+        replies: usize,
+        values: &mut Vec<Value>,
+    ) -> RedisResult<()> {
         if self.broken {
             return Err(io::Error::from(io::ErrorKind::NotConnected).into());
         }
         self.sent.fetch_add(replies as u64, Ordering::Relaxed);
         // Broken until the last reply is in: whoever leaves early leaves replies behind.
         self.broken = true;
-        self.transport.write_all(commands)?;
-        let mut values = Vec::with_capacity(replies);
+        match self.transport.write_all(commands) {
+            // A server that lets nobody in says so and closes, without having read anything.
+            Err(error) if dropped(&error) => {}
+            written => written?,
+        }
         while values.len() < replies {
             values.push(self.parser.parse_value(&mut *self.transport)?);
         }
         self.broken = false;
-        Ok(values)
+        Ok(())
     }
 }
 
@@ -315,12 +331,19 @@ impl Connector {
 
         let mut bytes = Vec::new();
         greeting.iter().for_each(|command| command.write_packed_command(&mut bytes));
-        let replies =
-            connection.exchange(&bytes, greeting.len()).map_err(|error| self.unwelcome(&error))?;
-        // A user or proxy that may not set a name works all the same.
+        let mut replies = Vec::new();
+        let ended = connection.converse(&bytes, greeting.len(), &mut replies).err();
+        let mut replies = replies.into_iter().map(Value::extract_error);
         let mut said = Value::Nil;
-        for reply in replies.into_iter().take(needed) {
-            said = reply.extract_error().map_err(|error| self.unwelcome(&error))?;
+        for reply in replies.by_ref().take(needed) {
+            said = reply.map_err(|error| self.unwelcome(&error))?;
+        }
+        let named = replies.next().unwrap_or(Ok(Value::Okay));
+        match named {
+            // What the server says before it closes is why.
+            Err(error) if ended.is_some() => return Err(self.unwelcome(&error)),
+            Err(error) => self.nameless(connection, &error)?,
+            Ok(_) => ended.map_or(Ok(()), |error| Err(self.unwelcome(&error)))?,
         }
         match (role, said) {
             (Role::Master, Value::Array(said))
@@ -330,6 +353,24 @@ impl Connector {
                 Err(StoreError::Unreachable(format!("Redis at {at} is not the master any more")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A user or a proxy that may not set a name works all the same. Is it that, or does the server say this
+    /// to whatever it is asked?
+    fn nameless(
+        &self,
+        connection: &mut Connection,
+        refusal: &RedisError,
+    ) -> Result<(), StoreError> {
+        match refusal.code() {
+            Some("NOPERM") => Ok(()),
+            Some("ERR") => match cmd("PING").exec(connection) {
+                // One that may not ask this, either, is heard.
+                Err(error) if error.code().is_none() => Err(self.unwelcome(refusal)),
+                _ => Ok(()),
+            },
+            _ => Err(self.unwelcome(refusal)),
         }
     }
 
@@ -367,16 +408,19 @@ impl Connector {
             let detail = error.detail().unwrap_or_default();
             let detail = detail.split(", with args").next().unwrap_or_default();
             let sentence = format!("Redis at {at}: {code} {detail}");
-            if code == "NOPERM" || DENIED_IN_SCRIPT.iter().any(|start| detail.starts_with(start)) {
-                let sentence = sentence.trim_end_matches('.');
+            let sentence = sentence.trim_end_matches('.');
+            let (inner_code, inner) = within(code, detail);
+            if inner_code == "NOPERM"
+                || DENIED_IN_SCRIPT.iter().any(|start| inner.starts_with(start))
+            {
                 return StoreError::Refused(format!(
                     "{sentence}; ACL LOG there names what the user lacks"
                 ));
             }
-            // Of one key, not of the server.
-            return match code {
-                "WRONGTYPE" | "ERR" => StoreError::Foreign(sentence),
-                _ => StoreError::Refused(sentence),
+            return if is_of_one_key(code, detail) {
+                StoreError::Foreign(sentence.to_owned())
+            } else {
+                StoreError::Refused(sentence.to_owned())
             };
         }
         match error.kind() {
@@ -394,12 +438,41 @@ impl Connector {
     }
 }
 
+fn dropped(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// Whether the server is well, and what it found under one key is not what a script of ours expects. All else
+/// that it says it would say about any other key, too: a command that it does not know or may not run, a
+/// password that is missing, no memory, no writes.
+fn is_of_one_key(code: &str, detail: &str) -> bool {
+    let inside = detail.contains("user_script");
+    let (code, detail) = within(code, detail);
+    code == "WRONGTYPE" || code == "ERR" && inside && !detail.to_lowercase().starts_with("unknown")
+}
+
+/// The code of what the server says, also of a command in a script.
+pub(super) fn code_of(error: &RedisError) -> Option<&str> {
+    error.code().map(|code| within(code, error.detail().unwrap_or_default()).0)
+}
+
+/// Up to 6.2 what a command in a script says is wrapped: "ERR Error running script (call to f_…):
+/// @user_script:8: -OOM command not allowed …". Its own code and words.
+fn within<'a>(code: &'a str, detail: &'a str) -> (&'a str, &'a str) {
+    let wrapped = detail.starts_with("Error running script").then(|| detail.rsplit_once(": "));
+    let Some(Some((_, inner))) = wrapped else { return (code, detail) };
+    let inner = inner.trim_start_matches('-');
+    let first = inner.split(' ').next().unwrap_or_default();
+    let is_code = first.len() > 2 && first.bytes().all(|byte| byte.is_ascii_uppercase());
+    (if is_code { first } else { code }, inner)
+}
+
 fn password(login: &Login) -> Result<Option<String>, StoreError> {
     if let Some(path) = &login.password_file {
         let refused =
             |why: String| StoreError::Refused(format!("password file {}: {why}", path.display()));
         let read = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        let password = read.trim_end_matches(['\r', '\n']);
+        let password = secret::one_line(&read).map_err(|why| refused(why.into()))?;
         if password.is_empty() {
             return Err(refused("it is empty, but must hold the password".into()));
         }
@@ -415,5 +488,64 @@ fn unreachable_at(endpoint: &Endpoint, error: &io::Error) -> StoreError {
         }
         io::ErrorKind::TimedOut => StoreError::TimedOut(format!("Redis at {endpoint}: {error}")),
         _ => StoreError::Unreachable(format!("Redis at {endpoint}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_found_under_a_key_is_of_that_key() {
+        let of_a_key = [
+            ("WRONGTYPE", "Operation against a key holding the wrong kind of value"),
+            ("ERR", "value is not an integer or out of range script: 2f, on @user_script:12."),
+            (
+                "ERR",
+                "user_script:31: attempt to compare nil with number script: 2f, on @user_script:31.",
+            ),
+            // 6.2
+            (
+                "ERR",
+                "Error running script (call to f_2f): @user_script:8: WRONGTYPE Operation against a key",
+            ),
+            (
+                "ERR",
+                "Error running script (call to f_2f): @user_script:8: user_script:8: attempt to compare",
+            ),
+        ];
+        let of_the_server = [
+            ("NOAUTH", "Authentication required."),
+            ("ERR", "unknown command 'EVALSHA', with args beginning with: "),
+            ("ERR", "Unknown Redis command called from script script: 2f, on @user_script:1."),
+            ("ERR", "unknown command 'TIME' script: 2f, on @user_script:1."),
+            ("ERR", "max number of clients reached"),
+            ("ERR", "Protocol error: unauthenticated multibulk length"),
+            ("ERR", "This instance has cluster support disabled"),
+            ("LOADING", "Redis is loading the dataset in memory"),
+            (
+                "OOM",
+                "command not allowed when used memory > 'maxmemory'. script: 2f, on @user_script:1.",
+            ),
+            ("BUSY", "Redis is busy running a script."),
+            // 6.2
+            (
+                "ERR",
+                "Error running script (call to f_2f): @user_script:8: @user_script: 8: -OOM command not",
+            ),
+            (
+                "ERR",
+                "Error running script (call to f_2f): @user_script:8: @user_script: 8: Unknown Redis command called from Lua script",
+            ),
+        ];
+        for (code, detail) in of_a_key {
+            assert!(is_of_one_key(code, detail), "{code} {detail}");
+        }
+        for (code, detail) in of_the_server {
+            assert!(!is_of_one_key(code, detail), "{code} {detail}");
+        }
+        let demoted =
+            "Error running script (call to f_2f): @user_script:8: READONLY this server was demoted";
+        assert_eq!(within("ERR", demoted).0, "READONLY");
     }
 }

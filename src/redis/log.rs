@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::{
     ConnectionLike as _, FromRedisValue as _, RedisResult, Script, ScriptInvocation, Value,
     from_redis_value,
@@ -22,6 +21,7 @@ use super::{RedisConfig, RedisStore};
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment, Uptime, system};
 use crate::entry::{Key, Version};
+use crate::lock::Mutex;
 use crate::process::SignalsHeld;
 use crate::seal::Seal;
 use crate::store::log::{Anchor, Change, ChangeLog, Fetched, Followed, Looked, News, Stored};
@@ -170,7 +170,12 @@ impl RedisLog {
         }
         let (packed, asked) = (questions.get_packed_pipeline(), questions.len());
         self.with(Duration::ZERO, |connection, looked_at| {
-            let (before, sent) = (*looked_at, system::monotonic());
+            let before = *looked_at;
+            if before.is_none() {
+                // One that answers what is read and runs no script of ours is of no use to this host.
+                scripts::VERSIONS.prepare_invoke().invoke::<Value>(connection)?;
+            }
+            let sent = system::monotonic();
             let mut answers = connection.req_packed_commands(&packed, 0, asked)?.into_iter();
             match answers.next().map(Value::extract_error) {
                 Some(Err(error)) if misled(&error) && before.is_some() => return Ok(None),

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionLike as _, RedisError, RedisResult};
 
 use super::config::{RedisConfig, Topology};
-use super::connection::{Connection, Connector};
+use super::connection::{Connection, Connector, code_of};
 use crate::clock::{Uptime, sleep, system};
+use crate::lock::{Condvar, Mutex};
 use crate::process::{self, SignalsHeld};
 use crate::store::StoreError;
 
@@ -49,7 +49,7 @@ impl Pool {
         Self {
             connector: Connector::new(config),
             state: Mutex::default(),
-            returned: Condvar::new(),
+            returned: Condvar::default(),
             generation: process::generation(),
         }
     }
@@ -119,7 +119,7 @@ impl Pool {
             if left.is_zero() {
                 return Err(StoreError::Unreachable(format!("all {max} connections are busy")));
             }
-            self.returned.wait_for(&mut state, left);
+            state = self.returned.wait_for(state, left);
         }
         state.in_use += 1;
         self.close_idle(&mut state);
@@ -169,7 +169,7 @@ fn outdated(error: &RedisError) -> bool {
 /// stopped being the master, or the slot has moved.
 pub(super) fn misled(error: &RedisError) -> bool {
     let codes = ["NOAUTH", "READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"];
-    error.code().is_some_and(|code| codes.contains(&code))
+    code_of(error).is_some_and(|code| codes.contains(&code))
 }
 
 /// How long to wait before asking again about a slot that is being moved, key by key.

@@ -41,11 +41,15 @@ impl Server {
 
     /// With TLS on its port, as `identity`; asks clients for a certificate of the authority.
     pub fn start_tls(authority: &Authority, identity: &Identity) -> Self {
+        Self::start_tls_with(authority, identity, "")
+    }
+
+    pub fn start_tls_with(authority: &Authority, identity: &Identity, options: &str) -> Self {
         let ca = authority.certificate();
         Self::listening(None, |port| {
             let arguments = format!(
                 "--port 0 --tls-port {port} --tls-auth-clients yes --tls-ca-cert-file {} \
-                 --tls-cert-file {} --tls-key-file {}",
+                 --tls-cert-file {} --tls-key-file {} {options}",
                 ca.display(),
                 identity.0.display(),
                 identity.1.display()
@@ -114,7 +118,11 @@ impl Server {
     /// For a server with TLS, reached as `host`.
     pub fn tls(&self, host: &str, authority: &Authority, client: &Identity) -> RedisConfig {
         let dsn = format!("rediss://{host}:{}", self.port);
-        let tls = Tls { ca: Some(authority.certificate()), identity: Some(client.clone()) };
+        let tls = Tls {
+            ca: Some(authority.certificate()),
+            identity: Some(client.clone()),
+            ..Tls::default()
+        };
         patient(RedisConfig { tls: Some(tls), ..RedisConfig::parse(&dsn).unwrap() })
     }
 

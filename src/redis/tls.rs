@@ -30,15 +30,20 @@ impl Secured {
     /// Shake hands with the server that is reached as `host`, a name or an IP address. Blocks until
     /// the socket's deadline at the latest.
     pub fn over(socket: Socket, host: &str, tls: &Tls) -> io::Result<Self> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| wrong(format!("no certificate can be for the host {host:?}")))?;
+        let host = tls.server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            wrong(format!("no certificate can be for the host {host:?}: set tls_server_name"))
+        })?;
         let authorities = trust::authorities(tls.ca.as_deref(), " or set tls_ca")?;
         let session = ClientConnection::new(Arc::new(client(tls, &authorities)?), name)
             .map_err(|error| wrong(format!("TLS: {error}")))?;
         let mut stream = StreamOwned::new(session, socket);
         match stream.conn.complete_io(&mut stream.sock) {
             Ok(_) => Ok(Self(stream)),
-            Err(error) => Err(unshaken(error, &authorities)),
+            Err(error) => {
+                let agreed = stream.conn.peer_certificates().is_some();
+                Err(unshaken(error, &authorities, agreed))
+            }
         }
     }
 }
@@ -103,8 +108,8 @@ fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
         .map_err(|_| unfit(path, "a private key in PEM form, not encrypted"))
 }
 
-/// Why there is no connection, and what to do.
-fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
+/// Why there is no connection, and what to do. `agreed`: on a cipher, for the server has shown its certificate.
+fn unshaken(error: io::Error, authorities: &Path, agreed: bool) -> io::Error {
     let Some(reason) = reason(&error) else {
         let what = match error.kind() {
             io::ErrorKind::TimedOut => "did not end in time",
@@ -119,7 +124,17 @@ fn unshaken(error: io::Error, authorities: &Path) -> io::Error {
             "the server does not speak TLS here: use its TLS port, or redis:// without TLS".into()
         }
         Error::InvalidCertificate(why) => {
-            trust::disbelieved(why, authorities, "set tls_ca to its CA's certificate")
+            trust::disbelieved(
+                why,
+                authorities,
+                "set tls_ca to its CA's certificate",
+                "use one of its names, here or in tls_server_name, or add this one to its subjectAltName",
+            )
+        }
+        Error::AlertReceived(Alert::HandshakeFailure) if !agreed => {
+            "the server ended TLS (HandshakeFailure): no cipher in common; expected TLS 1.3, or TLS 1.2 with ECDHE and \
+             AES-GCM or ChaCha20 (see its tls-protocols, tls-ciphers)"
+                .into()
         }
         other => said(other),
     })

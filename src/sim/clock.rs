@@ -5,10 +5,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::clock::simulated::{self, Shown};
 use crate::clock::{Clock, Moment, Timeline, WallTime, system};
+use crate::lock::Mutex;
 
 /// Microseconds of true time.
 pub type Micros = i64;

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::{Claim, Claimed, Committed, Failure, Lease, Reply, Restored, Store, StoreError};
 use crate::clock::Moment;
 use crate::entry::{Digest, Entry, Key, Version};
+use crate::lock::Mutex;
 
 pub enum Fault {
     /// The request is lost: nothing happens in the store.

@@ -12,8 +12,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
-
 use super::breaker::Breaker;
 use super::log::Anchor;
 use super::record::{Context, Record};
@@ -24,6 +22,7 @@ use super::{
 use crate::clock::server::{ServerLead, ServerTime, Watched};
 use crate::clock::{Clock, Moment, WallTime};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
+use crate::lock::{Condvar, Mutex};
 use crate::metrics::Counter;
 use crate::metrics::tally::{Tally, family};
 
@@ -31,6 +30,9 @@ use crate::metrics::tally::{Tally, family};
 pub mod without;
 #[cfg(test)]
 use without::HostRule;
+
+/// As a host table has it by default.
+const MOST: usize = 16 << 10;
 
 pub struct MemoryHost {
     clock: Arc<dyn Clock>,
@@ -156,11 +158,7 @@ impl MemoryHost {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let counters = [const { AtomicU64::new(0) }; _];
         let tally = Arc::new(Tally::of_process());
-        Self { clock, state: Mutex::default(), rung: Condvar::new(), counters, tally }
-    }
-
-    fn slot(&self, key: &Key) -> MappedMutexGuard<'_, Slot> {
-        MutexGuard::map(self.state.lock(), |state| state.slot(key))
+        Self { clock, state: Mutex::default(), rung: Condvar::default(), counters, tally }
     }
 
     /// The key makes room, as in a table that is full.
@@ -311,7 +309,8 @@ impl Host for MemoryHost {
     }
 
     fn board(&self, key: &Key, until: Moment, now: Moment) -> Result<Boarding, StoreError> {
-        let mut slot = self.slot(key);
+        let mut state = self.state.lock();
+        let slot = state.slot(key);
         if let Some(flight) = slot.flight.as_ref().filter(|flight| now < flight.until) {
             return Ok(Boarding::Taken { bell: slot.bell, since: flight.since });
         }
@@ -323,17 +322,19 @@ impl Host for MemoryHost {
     }
 
     fn note_secret(&self, key: &Key, right: &Right, secret: Secret) {
-        if let Some(flight) = self.slot(key).flight_of(right) {
+        if let Some(flight) = self.state.lock().slot(key).flight_of(right) {
             flight.secret = Some(secret);
         }
     }
 
     fn extend(&self, key: &Key, right: &Right, until: Moment) -> bool {
-        self.slot(key).flight_of(right).map(|flight| flight.until = until).is_some()
+        let mut state = self.state.lock();
+        state.slot(key).flight_of(right).map(|flight| flight.until = until).is_some()
     }
 
     fn leave(&self, key: &Key, right: &Right) {
-        let mut slot = self.slot(key);
+        let mut state = self.state.lock();
+        let slot = state.slot(key);
         if slot.flight_of(right).is_some() {
             slot.flight = None;
             slot.bell = slot.bell.wrapping_add(1);
@@ -342,10 +343,14 @@ impl Host for MemoryHost {
     }
 
     fn wait(&self, key: &Key, bell: u32, at_most: Duration) {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.slots.get(key.bytes()).map_or(0, |slot| slot.bell) == bell {
-            self.rung.wait_for(&mut state, at_most);
+            drop(self.rung.wait_for(state, at_most));
         }
+    }
+
+    fn most(&self) -> usize {
+        MOST
     }
 
     fn reserve(&self, key: &Key) -> Reservation {

@@ -24,6 +24,7 @@ use std::time::Duration;
 use crate::clock::server::ServerTime;
 use crate::clock::{Clock, Moment};
 use crate::entry::{Digest, Entry, Key, Kind, Version};
+use crate::lock::Mutex;
 use crate::metrics::Counter;
 use crate::metrics::tally::Tally;
 use crate::random;
@@ -215,7 +216,10 @@ pub enum StoreError {
     #[error("the value is sealed with key {with}, {why}")]
     Sealed { with: KeyId, why: String },
     /// The entry does not fit: `bytes` where `limit` is the most.
-    #[error("the value has {bytes} bytes and at most {limit} fit")]
+    #[error(
+        "the value has {bytes} bytes with what is kept beside it, and at most {limit} fit: raise \
+         sharedstate.host.value_size or keep fewer fields"
+    )]
     TooLarge { bytes: usize, limit: usize },
 }
 
@@ -243,6 +247,20 @@ impl Heard {
                 StoreError::Foreign(_) | StoreError::Sealed { .. } | StoreError::TooLarge { .. },
             ) => Self::Answer,
         }
+    }
+}
+
+/// Why the fleet's store did not answer this process, last time it did not.
+#[derive(Clone, Debug, Default)]
+pub struct LastFailure(Arc<Mutex<Option<StoreError>>>);
+
+impl LastFailure {
+    pub fn note(&self, error: &StoreError) {
+        *self.0.lock() = Some(error.clone());
+    }
+
+    pub fn words(&self) -> Option<String> {
+        self.0.lock().as_ref().map(ToString::to_string)
     }
 }
 
@@ -474,6 +492,10 @@ pub trait Host: Store + Clock {
     /// the place is not the one reserved; the answer may then be older than it looks.
     /// Confirms the entry as of `asked.at`, the time the question was sent.
     fn adopt(&self, key: &Key, entry: &Entry, asked: Asked) -> Result<(), StoreError>;
+
+    /// The most bytes that a value and what is kept beside it may have here. What is larger is not minted: others
+    /// could not have it without asking the fleet's store each time, and without one nobody could.
+    fn most(&self) -> usize;
 
     /// Nothing below `floor` is served from now on.
     fn raise_floor(&self, key: &Key, floor: Version);

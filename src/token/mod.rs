@@ -4,6 +4,7 @@
 //! Every refusal is a sentence about field names and types. It never quotes a value, for the value
 //! may be the token; and it fits [`crate::store::MAX_REASON`], because the fleet is told it too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::{Moment, WallTime};
 use crate::entry::{Timing, TokenPolicy};
+use crate::fault;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -23,8 +25,9 @@ use lifetime::Lifetime;
 
 /// What the callable returned.
 pub enum Answer {
-    /// A PHP array. Anything but a JSON object is refused by its type.
-    /// A float that is not finite arrives as text, for JSON has no such number.
+    /// A PHP array. A float that is not finite arrives as text, for JSON has no such number.
+    Array(Map<String, Value>, Unread),
+    /// Anything but a JSON object is refused by its type.
     Json(Value),
     /// A string: the issuer's JSON, a JWT, or an opaque token for which `ttl` was passed.
     Text(Vec<u8>),
@@ -32,20 +35,29 @@ pub enum Answer {
     Object { token: String, expires: Option<i64> },
 }
 
+/// Fields that are no data, by name: what they are instead.
+pub type Unread = BTreeMap<String, String>;
+
 /// How one call wants its token read. Each setter refuses with the sentence of a `\ValueError`.
 #[derive(Clone, Debug)]
 pub struct TokenOptions {
     policy: TokenPolicy,
     ttl: Option<Duration>,
     keep: Vec<String>,
+    opaque: bool,
 }
 
 impl TokenOptions {
     pub fn new(policy: TokenPolicy) -> Self {
-        Self { policy, ttl: None, keep: vec![] }
+        Self { policy, ttl: None, keep: vec![], opaque: false }
     }
 
-    /// Seconds from the mint; overrides whatever the response says.
+    /// Any text without control characters is a token.
+    pub fn opaque(self, opaque: bool) -> Self {
+        Self { opaque, ..self }
+    }
+
+    /// Seconds from the mint. Should the response say less, that counts.
     pub fn ttl(self, seconds: i64) -> Result<Self, String> {
         match u64::try_from(seconds).map(Duration::from_secs) {
             Ok(ttl) if !ttl.is_zero() && ttl <= lifetime::LONGEST => {
@@ -102,6 +114,9 @@ pub struct Token {
     pub margin_cut: bool,
     /// The lifetime came from an instant and this host's clock, and is as wrong as that clock.
     pub clock_dependent: bool,
+    /// What was said about the lifetime does not agree, and the shorter counts; a sentence without values of the
+    /// response but for seconds.
+    pub contradiction: Option<String>,
 }
 
 impl fmt::Debug for Token {
@@ -122,12 +137,12 @@ pub fn read(
     minted_from: Moment,
     wall_now: WallTime,
 ) -> Result<Token, String> {
-    let (value, fields) = take_apart(answer)?;
-    check(&value)?;
-    let life = match options.ttl {
-        Some(length) => Lifetime { length, clock_dependent: false },
-        None => lifetime::of(&fields, &value, wall_now)?,
-    };
+    let (value, fields, unread, shape) = take_apart(answer)?;
+    check(&value, if options.opaque { Shape::Opaque } else { shape })?;
+    let life = lifetime::of(&fields, &unread, &value, options.ttl, wall_now)?;
+    if let Some((name, what)) = unread.iter().find(|(name, _)| options.keep.contains(name)) {
+        return Err(format!("\"{name}\" is {what}, and option 'keep' names it: keep what is data"));
+    }
     let (timing, margin_cut) = Timing::token(minted_from, life.length, options.policy);
     let kept = options
         .keep
@@ -136,13 +151,31 @@ pub fn read(
         // `info()` never shows the token, whatever other name the issuer has for it.
         .filter(|(_, kept)| !contains(kept, &value))
         .collect();
-    Ok(Token { value, timing, kept, margin_cut, clock_dependent: life.clock_dependent })
+    let Lifetime { clock_dependent, contradiction, .. } = life;
+    Ok(Token { value, timing, kept, margin_cut, clock_dependent, contradiction })
 }
 
-/// The token, and the fields that came with it.
-fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
+/// What a token may be made of, by where it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A text that says nothing of itself: a bearer token as RFC 6750 has it, section 2.1. So whatever a proxy or
+    /// an issuer says instead of a token becomes none.
+    Bearer,
+    /// In a field that says so, or by a method: what RFC 6749 has, appendix A.12, without spaces. Salesforce has
+    /// an exclamation mark in its tokens.
+    Named,
+    /// The caller says that it is one.
+    Opaque,
+}
+
+/// The token, the fields that came with it, and what it may be made of.
+fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>, Unread, Shape), String> {
+    let named = |fields: Map<String, Value>, unread: Unread| {
+        Ok((token_of(&fields, &unread)?, fields, unread, Shape::Named))
+    };
     match answer {
-        Answer::Json(Value::Object(fields)) => Ok((token_of(&fields)?, fields)),
+        Answer::Array(fields, unread) => named(fields, unread),
+        Answer::Json(Value::Object(fields)) => named(fields, Unread::new()),
         Answer::Json(other) => Err(format!(
             "the callable returned {}, expected the token response as an array, a JSON string, a \
              JWT, or a string with ['ttl' => seconds]",
@@ -150,35 +183,28 @@ fn take_apart(answer: Answer) -> Result<(String, Map<String, Value>), String> {
         )),
         Answer::Text(bytes) => {
             let text = String::from_utf8(bytes).map_err(|_| "the token is not valid UTF-8")?;
+            // What editors and some servers put before a text.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
             if text.trim_start().starts_with('{') {
-                let fields = serde_json::from_str::<Map<_, _>>(&text)
+                let fields = serde_json::from_str::<Map<_, _>>(text)
                     .map_err(|_| "the returned text begins like JSON but is not valid JSON")?;
-                return Ok((token_of(&fields)?, fields));
+                return named(fields, Unread::new());
             }
-            if text.contains("access_token=") {
-                return Err(
-                    "the returned text looks form-encoded, expected JSON: send the header \
-                            \"Accept: application/json\" to the issuer"
-                        .into(),
-                );
-            }
-            // An error page with a `ttl` must not become everybody's token.
-            if text.trim_start().starts_with('<') {
-                return Err("the returned text begins like markup, not like a token: throw an \
-                            exception when the issuer answers with an error page"
-                    .into());
-            }
-            Ok((text, Map::new()))
+            Ok((text.to_owned(), Map::new(), Unread::new(), Shape::Bearer))
         }
         Answer::Object { token, expires } => {
             let expires = expires.map(|at| ("expires".to_owned(), at.into()));
-            Ok((token, expires.into_iter().collect()))
+            Ok((token, expires.into_iter().collect(), Unread::new(), Shape::Named))
         }
     }
 }
 
-fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
-    for name in ["access_token", "token"] {
+fn token_of(fields: &Map<String, Value>, unread: &Unread) -> Result<String, String> {
+    const NAMES: [&str; 2] = ["access_token", "token"];
+    for name in NAMES {
+        if let Some(what) = unread.get(name) {
+            return Err(format!("\"{name}\" is {what}, expected a string"));
+        }
         match fields.get(name) {
             None | Some(Value::Null) => {}
             Some(Value::String(token)) => return Ok(token.clone()),
@@ -187,7 +213,10 @@ fn token_of(fields: &Map<String, Value>) -> Result<String, String> {
             }
         }
     }
-    if let Some(name) = ["access_token", "token"].iter().find(|name| fields.contains_key(**name)) {
+    if let Some(words) = fault::of(fields) {
+        return Err(format!("the issuer's answer is an error, {words}"));
+    }
+    if let Some(name) = NAMES.iter().find(|name| fields.contains_key(**name)) {
         return Err(format!(
             "\"{name}\" is null; throw an exception when the issuer answers with an error"
         ));
@@ -206,18 +235,33 @@ fn contains(field: &Value, token: &str) -> bool {
     field.to_string().contains(wanted)
 }
 
-fn check(token: &str) -> Result<(), String> {
+fn check(token: &str, shape: Shape) -> Result<(), String> {
     if token.trim().is_empty() {
         return Err("the token is empty; throw an exception when there is none".into());
     }
     // A line feed in a token ends up in an HTTP header.
-    match token.char_indices().find(|(_, c)| c.is_control()) {
-        Some((at, _)) => Err(format!(
+    if let Some((at, _)) = token.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(format!(
             "the token has a control character at byte {at}: return the token alone, without line \
              ends"
-        )),
-        None => Ok(()),
+        ));
     }
+    let allowed = |c: char| match shape {
+        Shape::Bearer => c.is_ascii_alphanumeric() || "-._~+/".contains(c),
+        Shape::Named => c.is_ascii_graphic(),
+        Shape::Opaque => true,
+    };
+    // Padding is at the end.
+    let body = if shape == Shape::Bearer { token.trim_end_matches('=') } else { token };
+    let odd = body.char_indices().find(|(_, c)| !allowed(*c)).map(|(at, _)| at);
+    let Some(at) = odd.or(body.is_empty().then_some(0)) else { return Ok(()) };
+    if shape == Shape::Named {
+        return Err(format!(
+            "the token has a character at byte {at} that no access token has (RFC 6749): if it is one, \
+             pass ['opaque' => true]"
+        ));
+    }
+    Err(fault::of_text(token, at))
 }
 
 /// A few field names, for orientation. One that is no plain word may be a token itself, as after

@@ -38,6 +38,12 @@ impl Authority {
         self.answer(file, days, "-copy_extensions copyall")
     }
 
+    /// For a server that is named in its CN alone.
+    pub fn sign_by_cn(&self, file: &str) -> Identity {
+        self.request(file, "-addext keyUsage=digitalSignature");
+        self.answer(file, 1, "-copy_extensions copyall")
+    }
+
     /// Without any extension, which makes it one of the first version.
     pub fn sign_plainly(&self, file: &str) -> Identity {
         self.request(file, "");

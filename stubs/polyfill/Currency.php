@@ -8,17 +8,18 @@ namespace SharedState\Polyfill;
 final class Currency
 {
     /**
-     * Decimals of ISO 4217: its list one, and codes that have left it (HRK, ZWL). XAU, XDR and the like have
-     * none there. Not from ICU (ext-intl, symfony/intl): that counts what is usual in shops, 0 for AFN or RSD.
+     * Decimals of ISO 4217's list of currencies in force. XAU, XDR and the like have none there, and of those that
+     * were withdrawn (HRK, BGN) ISO publishes none. Not from ICU (ext-intl, symfony/intl): that counts what is usual
+     * in shops, 0 for AFN or RSD.
      */
     private const DECIMALS = [
         0 => 'BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF',
-        2 => 'AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF '
-            . 'CHW CNY COP COU CRC CUC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL '
-            . 'HRK HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU '
+        2 => 'AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF '
+            . 'CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL '
+            . 'HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU '
             . 'MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG '
-            . 'SEK SGD SHP SLE SLL SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES '
-            . 'WST XAD XCD XCG YER ZAR ZMW ZWG ZWL',
+            . 'SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES '
+            . 'WST XAD XCD XCG YER ZAR ZMW ZWG',
         3 => 'BHD IQD JOD KWD LYD OMR TND',
         4 => 'CLF UYW',
     ];

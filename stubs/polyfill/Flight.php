@@ -6,6 +6,7 @@ namespace SharedState\Polyfill;
 
 use SharedState\InvalidValue;
 use SharedState\MintFailed;
+use SharedState\RetryLater;
 use SharedState\NoSource;
 use SharedState\RateUnavailable;
 use SharedState\WaitTimeout;
@@ -123,9 +124,8 @@ final class Flight
         } catch (\Exception $thrown) {
             return $this->afterFailure($right, $thrown, self::named($thrown));
         } catch (\Error $bug) {
-            // A bug in the callable, and no failure of the issuer; the others are told all the same.
-            $this->fail($right, Text::redacted(self::named($bug)));
-            throw $bug;
+            // A bug in the callable, or an answer that it was not written for.
+            return $this->afterBug($right, $bug);
         } finally {
             // Also when its fiber is destroyed. A right that was committed or failed is gone already.
             unset(self::$mine[$text]);
@@ -147,7 +147,7 @@ final class Flight
     private function afterFailure(string $right, \Exception $thrown, string $sentence): Entry
     {
         $reason = Text::redacted($sentence);
-        $pause = $this->fail($right, $reason);
+        $pause = $this->fail($right, $reason, $thrown instanceof RetryLater ? $thrown->seconds : 0.0);
         $old = Store::current()->read($this->key)->served(microtime(true));
         $unusable = $thrown instanceof Unusable;
         if ($old !== null && !($this->rejected !== null && $old->is($this->rejected))) {
@@ -158,7 +158,21 @@ final class Flight
         throw $unusable ? new InvalidValue($this->act() . ": $sentence") : $this->failed($reason, $pause, $thrown);
     }
 
-    private function fail(string $right, string $reason): float
+    /** A page fails with it only where it has nothing else. */
+    private function afterBug(string $right, \Error $bug): Entry
+    {
+        $reason = Text::redacted(self::named($bug));
+        $this->fail($right, $reason);
+        $old = Store::current()->read($this->key)->served(microtime(true));
+        if ($old === null || ($this->rejected !== null && $old->is($this->rejected))) {
+            throw $bug;
+        }
+        Log::error($this->act() . " failed, the old value is served: $reason");
+        return $this->hit($old);
+    }
+
+    /** @param float $wait nobody should ask again before */
+    private function fail(string $right, string $reason, float $wait = 0.0): float
     {
         $this->ended = 'failed';
         $settings = Settings::current();
@@ -167,7 +181,7 @@ final class Flight
         $now = microtime(true);
         // With a sheet to serve an outage of its source must not cost it many times the usual calls.
         $hasSheet = !$this->key->isToken && $store->read($this->key)->served($now) !== null;
-        $least = $hasSheet ? min($settings->seconds('fx.refresh_interval_s') / 4, 900.0) : 0.0;
+        $least = max($wait, $hasSheet ? min($settings->seconds('fx.refresh_interval_s') / 4, 900.0) : 0.0);
         $base = $settings->seconds('token.failure_backoff_ms');
         return $store->change($this->key, static fn (Record $record): float => $record->fail(self::holder($right), $reason, $base, $least, $now));
     }
@@ -231,7 +245,7 @@ final class Flight
     private function failed(string $reason, float $wait, ?\Exception $previous = null): MintFailed
     {
         $seconds = number_format(max($wait, 0.1), 1, '.', '');
-        return new MintFailed($this->act() . " failed: $reason; the next attempt is allowed in $seconds s", 0, $previous);
+        return new MintFailed($this->act() . " failed: $reason; the next attempt is allowed in $seconds s", 0, $previous, $wait);
     }
 
     private function waited(): WaitTimeout

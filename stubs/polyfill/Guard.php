@@ -33,7 +33,8 @@ final class Guard
         }
         $old = $held->sheet;
         $dated = $sheet->asOf !== null && $old->asOf !== null;
-        if ($dated && $sheet->asOf < $old->asOf) {
+        // A date ahead of now is wrong, and says nothing.
+        if ($dated && $sheet->asOf < $old->asOf && $old->asOf <= $now) {
             throw self::refused('it is older than the sheet that is held');
         }
         if ((!$dated || $sheet->asOf === $old->asOf) && $sheet->base === $old->base && self::sameRates($sheet, $old)) {
@@ -43,7 +44,7 @@ final class Guard
         if ($lacking !== [] && !$heldIsStale) {
             throw self::refused('it lacks ' . self::some($lacking) . ', which the held sheet has');
         }
-        $days = $dated ? ($sheet->asOf - $old->asOf) / self::DAY : 1.0;
+        $days = $dated ? abs($sheet->asOf - $old->asOf) / self::DAY : 1.0;
         $limit = min($this->maxJump, self::LIMIT * sqrt(max(1.0, $days)));
         $moves = self::moves($old, $sheet) ?? throw self::refused('it has no base in common with the held sheet');
         $jumped = array_filter($moves, static fn (float $moved): bool => $moved > $limit);

@@ -30,7 +30,7 @@ final class Rates
         if ($scale !== null && ($scale < 0 || $scale > Amount::MAX_SCALE)) {
             throw Refusal::value(4, "cannot be used: $scale decimals are not between 0 and " . Amount::MAX_SCALE);
         }
-        $scale ??= Currency::decimals($to) ?? throw Refusal::value(4, "must not be null: ISO 4217 knows no number of decimals for $to; pass \$scale");
+        $scale ??= Currency::decimals($to) ?? throw Refusal::value(4, "must not be null: ISO 4217 has no number of decimals for $to among the currencies in force; pass \$scale");
         $asked = new FxOptions($options, 5);
         return self::converted($amount, $from, $to, $scale, $asked, $from === $to ? null : self::sheet($asked)[1]);
     }
@@ -44,7 +44,7 @@ final class Rates
         $amount = Amount::parse($amount, 1);
         [$from, $to] = [Currency::checked($from, 2), Currency::checked($to, 3)];
         $scale = Currency::decimals($to)
-            ?? throw Refusal::value(3, "cannot be used: ISO 4217 knows no number of decimals for $to; use fx_convert() and pass \$scale");
+            ?? throw Refusal::value(3, "cannot be used: ISO 4217 has no number of decimals for $to among the currencies in force; use fx_convert() and pass \$scale");
         $asked = new FxOptions($options, 4);
         [$entry, $sheet] = $from === $to ? [null, null] : self::sheet($asked);
         return [

@@ -22,6 +22,7 @@ final class Settings
         'redis.password' => ['', 'text'],
         'redis.password_file' => ['', 'path'],
         'redis.tls_ca' => ['', 'path'],
+        'redis.tls_server_name' => ['', 'text'],
         'redis.tls_cert' => ['', 'path'],
         'redis.tls_key' => ['', 'path'],
         'redis.pool_max' => ['8', 'whole', 1, 1024],

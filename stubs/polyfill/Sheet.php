@@ -16,6 +16,7 @@ final class Sheet
 
     private const WANTED = 'it must return a sheet as an array or JSON string: base, rates, and timestamp if known';
     private const NO_OBJECT = 'the sheet is not a JSON object, expected {base, rates, timestamp?}';
+    private const READ = ['base', 'rates', 'timestamp', 'date', 'success', 'amount', 'error'];
     /** An as-of beyond this (the year 5138) is in milliseconds. */
     private const LAST_SECOND = 100_000_000_000;
 
@@ -28,7 +29,14 @@ final class Sheet
     public static function read(mixed $answer): self
     {
         if (\is_array($answer)) {
-            return array_is_list($answer) ? throw new Unusable(self::NO_OBJECT) : self::ofFields($answer);
+            if (array_is_list($answer)) {
+                throw new Unusable(self::NO_OBJECT);
+            }
+            [$fields, $unread] = Plain::fields($answer);
+            foreach (array_intersect_key($unread, array_flip(self::READ)) as $name => $what) {
+                throw new Unusable("\"$name\" is $what");
+            }
+            return self::ofFields($fields);
         }
         if (!\is_string($answer)) {
             $hint = $answer instanceof \stdClass ? ' (json_decode($text, true) makes an array)' : '';
@@ -114,12 +122,31 @@ final class Sheet
         $isObject = str_starts_with(ltrim($text), '{') && json_decode($text) !== null;
         $texts = $isObject ? preg_replace('/"(?:[^"\\\\]|\\\\.)*+"(*SKIP)(*FAIL)|-?\d[\d.eE+-]*/s', '"$0"', $text) : null;
         $fields = $texts === null ? null : json_decode($texts, true);
+        // A name that stands twice is lost in an array.
+        preg_match_all('/"([A-Z]{3})"\s*:/', $text, $codes);
+        foreach (array_diff_key($codes[1], array_unique($codes[1])) as $code) {
+            throw new Unusable("the sheet has more than one rate of $code");
+        }
         return \is_array($fields) ? self::ofFields($fields) : throw new Unusable(self::NO_OBJECT);
     }
 
     /** @param array<array-key, mixed> $fields */
     private static function ofFields(array $fields): self
     {
+        $failed = ($fields['success'] ?? null) === false;
+        if ($failed || !isset($fields['rates'])) {
+            $words = Fault::of($fields);
+            if ($words !== null) {
+                throw new Unusable("the provider's answer is an error, $words");
+            }
+        }
+        if ($failed) {
+            throw new Unusable('the provider\'s answer says "success": false');
+        }
+        $amount = isset($fields['amount']) ? self::text($fields['amount']) : '1';
+        if (preg_match('/^1(\.0*)?$/D', $amount) !== 1) {
+            throw new Unusable('the sheet\'s rates are for an "amount" of ' . Text::quoted($amount) . ', expected for 1: ask without an amount');
+        }
         $base = $fields['base'] ?? null;
         if ($base === null) {
             $names = implode(', ', array_map(static fn ($name) => Text::quoted((string) $name), \array_slice(array_keys($fields), 0, 4)));
@@ -139,7 +166,8 @@ final class Sheet
             $asOf = self::asOfDay($text) ?? throw new Unusable('the sheet\'s "date" is ' . Text::quoted($text) . ', expected as in 2026-11-24');
         }
         $pairs = [];
-        foreach ($rates as $code => $rate) {
+        // Null is how some say that they have none.
+        foreach (array_filter($rates, static fn (mixed $rate): bool => $rate !== null) as $code => $rate) {
             $pairs[] = [(string) $code, self::text($rate)];
         }
         return self::build(self::text($base), $asOf, $pairs);

@@ -7,7 +7,7 @@ namespace SharedState\Polyfill;
 /** The options of the token functions. All three take the same array; the fingerprint counts everywhere. */
 final class TokenOptions extends Options
 {
-    private const KNOWN = ['ttl', 'margin', 'refresh_ratio', 'wait_ms', 'fingerprint', 'rejected', 'keep', 'store_down', 'defer'];
+    private const KNOWN = ['ttl', 'margin', 'refresh_ratio', 'wait_ms', 'fingerprint', 'rejected', 'keep', 'store_down', 'defer', 'opaque'];
     private const NEVER_KEPT = ['access_token', 'token', 'refresh_token', 'id_token'];
     private const MAX_WAIT_MS = 3_600_000;
 
@@ -21,6 +21,7 @@ final class TokenOptions extends Options
     /** @var list<string> */
     public readonly array $keep;
     public readonly bool $defer;
+    public readonly bool $opaque;
 
     /** @param array<array-key, mixed> $given */
     public function __construct(#[\SensitiveParameter] array $given, int $position)
@@ -60,6 +61,7 @@ final class TokenOptions extends Options
         // Checked, and without a meaning here: there is no store that could be down.
         $this->word('store_down', ['host', 'fail']);
         $this->defer = $this->bool('defer');
+        $this->opaque = $this->bool('opaque');
     }
 
     /** @return array<string, mixed> */

@@ -13,7 +13,6 @@ final class TokenResponse
     /** A longer lifetime is a mistake of units. */
     public const LONGEST_S = 10 * 365 * 86_400;
 
-    private const MAX_DEPTH = 32;
     /** From here on a number in `expires` is an instant (2001) and no duration (31 years). */
     private const FIRST_INSTANT_S = 1e9;
     /** From here on an instant is in milliseconds (1973): in seconds it would be the year 5138. */
@@ -21,18 +20,56 @@ final class TokenResponse
     private const WANTED = "it must return the token response as an array or JSON string, a token string with ['ttl' => seconds], "
         . 'or an object with getToken()';
 
-    /** @param array<array-key, mixed> $fields */
-    private function __construct(#[\SensitiveParameter] public readonly string $token, #[\SensitiveParameter] private readonly array $fields)
+    /** By so many seconds what is said of the lifetime may differ. */
+    private const AGREED_S = 5.0;
+
+    /** What was said of the lifetime and does not agree, as a sentence; known after lifetime(). */
+    public ?string $contradiction = null;
+
+    /**
+     * @param array<array-key, mixed> $fields
+     * @param array<string, string> $unread fields that are no data: what they are instead
+     */
+    private function __construct(
+        #[\SensitiveParameter] public readonly string $token,
+        #[\SensitiveParameter] private readonly array $fields,
+        private readonly array $unread,
+        private readonly bool $named,
+    ) {
+    }
+
+    /**
+     * Of a token in a field that says so RFC 6749 says what it may have; a text that says nothing of itself is a bearer token
+     * as RFC 6750 has it, or none. An opaque one is what the caller says it is.
+     *
+     * @throws Unusable
+     */
+    public function check(bool $opaque): void
     {
-        if (!Text::isUtf8($token)) {
+        if (!Text::isUtf8($this->token)) {
             throw new Unusable('the token is not valid UTF-8');
         }
-        if (trim($token) === '') {
+        if (trim($this->token) === '') {
             throw new Unusable('the token is empty; throw an exception when there is none');
         }
         // A line feed in a token ends up in an HTTP header.
-        if (preg_match('/[\x00-\x1f\x7f]|\xc2[\x80-\x9f]/', $token, $match, PREG_OFFSET_CAPTURE) === 1) {
+        if (preg_match('/[\x00-\x1f\x7f]|\xc2[\x80-\x9f]/', $this->token, $match, PREG_OFFSET_CAPTURE) === 1) {
             throw new Unusable("the token has a control character at byte {$match[0][1]}: return the token alone, without line ends");
+        }
+        if ($opaque) {
+            return;
+        }
+        if ($this->named) {
+            if (preg_match('/[^\x21-\x7e]/', $this->token, $match, PREG_OFFSET_CAPTURE) === 1) {
+                throw new Unusable("the token has a character at byte {$match[0][1]} that no access token has (RFC 6749): if it is one, "
+                    . "pass ['opaque' => true]");
+            }
+            return;
+        }
+        $body = rtrim($this->token, '=');
+        $odd = preg_match('~[^A-Za-z0-9._\~+/-]~', $body, $match, PREG_OFFSET_CAPTURE) === 1 ? $match[0][1] : ($body === '' ? 0 : null);
+        if ($odd !== null) {
+            throw new Unusable(Fault::ofText($this->token, $odd));
         }
     }
 
@@ -41,45 +78,94 @@ final class TokenResponse
     {
         return match (true) {
             \is_string($answer) => self::ofText($answer),
-            \is_array($answer) => self::ofFields(self::checked($answer, self::MAX_DEPTH)),
+            \is_array($answer) => self::ofFields(...Plain::fields($answer)),
             \is_object($answer) => self::ofObject($answer),
             default => throw new Unusable('the callable returned ' . get_debug_type($answer) . '; ' . self::WANTED),
         };
     }
 
     /**
-     * In seconds: of `expires_in`, `expires_at`, `expires_on`, `expires`, or the `exp` of a JWT.
+     * In seconds: the shortest of what `ttl`, `expires_in`, `expires_at`, `expires_on`, `expires` and the `exp` of a JWT say, from now, from the
+     * issue time beside it, and by this host's clock.
      *
      * @throws Unusable
      */
-    public function lifetime(float $now): float
+    public function lifetime(?int $ttl, float $now): float
     {
-        if (isset($this->fields['expires_in'])) {
-            $seconds = self::number($this->fields['expires_in'])
-                ?? throw new Unusable('"expires_in" is ' . self::described($this->fields['expires_in']) . ', expected a number of seconds');
-            return self::span('expires_in', $seconds);
-        }
-        foreach (['expires_at', 'expires_on', 'expires'] as $name) {
-            $value = $this->fields[$name] ?? null;
+        /** @var list<array{string, float, bool}> $said name, seconds that are left, by this host's clock */
+        $said = $ttl === null ? [] : [['ttl', (float) $ttl, false]];
+        $refused = [];
+        $say = function (string $name, mixed $value, ?float $issued) use (&$said, &$refused, $now): void {
             $number = self::number($value);
             // league/oauth2-client says 0 when the issuer named no expiry.
-            if ($value === null || ($name === 'expires' && $number === 0.0)) {
-                continue;
+            if ($name === 'expires' && $number === 0.0) {
+                return;
             }
-            if ($name === 'expires' && $number !== null && $number < self::FIRST_INSTANT_S) {
-                return self::span($name, $number);
+            if ($name === 'expires_in' || ($name === 'expires' && $number !== null && $number < self::FIRST_INSTANT_S)) {
+                if ($number === null) {
+                    $refused[] = "\"$name\" is " . self::described($value) . ', expected a number of seconds';
+                    return;
+                }
+                $said[] = [$name, $number, false];
+                if ($issued !== null) {
+                    $said[] = [$name, $issued + $number - $now, true];
+                }
+                return;
             }
-            $expiry = self::instant($value) ?? throw new Unusable("\"$name\" is " . self::described($value)
-                . ", expected seconds since 1970 or an ISO 8601 time with Z or an offset; or pass ['ttl' => seconds]");
-            return self::until($name, $expiry, $this->fields, $now);
+            $at = self::instant($value);
+            if ($at === null) {
+                $refused[] = "\"$name\" is " . self::described($value)
+                    . ", expected seconds since 1970 or an ISO 8601 time with Z or an offset; or pass ['ttl' => seconds]";
+                return;
+            }
+            if ($issued !== null) {
+                $said[] = [$name, $at - $issued, false];
+            }
+            $said[] = [$name, $at - $now, true];
+        };
+        $issued = self::instant($this->fields['iat'] ?? $this->fields['issued_at'] ?? null);
+        $unread = [];
+        foreach (['expires_in', 'expires_at', 'expires_on', 'expires'] as $name) {
+            if (isset($this->fields[$name])) {
+                $say($name, $this->fields[$name], $issued);
+            }
+            if (isset($this->unread[$name])) {
+                $unread[] = "\"$name\" is {$this->unread[$name]}, expected a number or a date";
+            }
         }
         $claims = self::claims($this->token);
-        $expiry = self::instant($claims['exp'] ?? null);
-        if ($expiry !== null) {
-            return self::until('exp', $expiry, $claims, $now);
+        if (self::instant($claims['exp'] ?? null) !== null) {
+            $say('exp', $claims['exp'], self::instant($claims['iat'] ?? $claims['issued_at'] ?? null));
         }
-        throw new Unusable("the token response says no lifetime: pass ['ttl' => seconds], or return \"expires_in\", \"expires_at\" or a JWT "
-            . 'with "exp"');
+        $refused = [...$refused, ...$unread];
+        foreach ($said as $i => [$name, $left]) {
+            if ($left > self::LONGEST_S) {
+                $refused[] = "\"$name\" means more than 10 years: check its unit, or pass ['ttl' => seconds]";
+                unset($said[$i]);
+            }
+        }
+        if ($said === []) {
+            throw new Unusable($refused[0] ?? "the token response says no lifetime: pass ['ttl' => seconds], or return \"expires_in\", "
+                . '"expires_at" or a JWT with "exp"');
+        }
+        usort($said, static fn (array $one, array $other): int => $one[1] <=> $other[1]);
+        [$name, $left, $byClock] = $said[0];
+        if ($left < 0.001) {
+            throw new Unusable($byClock ? "by this host's clock \"$name\" has passed " . max(0, (int) round(-$left)) . ' s ago: check that clock, and '
+                . 'whether the issuer answers from a cache' : "\"$name\" leaves the token no lifetime, expected one above zero");
+        }
+        // The caller may want less than the issuer gives; and this host's clock may be behind.
+        $longer = $name === 'ttl' ? [] : array_filter($said, static fn (array $it): bool => !$it[2] && $it[1] - $left > self::AGREED_S);
+        if ($longer !== []) {
+            $this->contradiction = self::told($said[0]) . ' count, and not the ' . self::told(end($longer));
+        }
+        return $left;
+    }
+
+    /** @param array{string, float, bool} $said */
+    private static function told(array $said): string
+    {
+        return floor($said[1]) . " s of \"$said[0]\"" . ($said[2] ? " by this host's clock" : '');
     }
 
     /**
@@ -88,8 +174,10 @@ final class TokenResponse
      */
     public function kept(array $names): array
     {
+        foreach (array_intersect($names, array_keys($this->unread)) as $name) {
+            throw new Unusable("\"$name\" is {$this->unread[$name]}, and option 'keep' names it: keep what is data");
+        }
         $kept = array_intersect_key($this->fields, array_flip($names));
-        ksort($kept, SORT_STRING);
         $json = static fn (mixed $value): string => (string) json_encode($value, \JSON_INVALID_UTF8_SUBSTITUTE | \JSON_PARTIAL_OUTPUT_ON_ERROR);
         $quoted = $json($this->token);
         $wanted = \strlen($this->token) < 8 ? $quoted : substr($quoted, 1, -1);
@@ -104,34 +192,37 @@ final class TokenResponse
 
     private static function ofText(#[\SensitiveParameter] string $text): self
     {
-        $start = ltrim($text);
-        if (str_starts_with($start, '{')) {
+        // What editors and some servers put before a text.
+        $text = str_starts_with($text, "\xef\xbb\xbf") ? substr($text, 3) : $text;
+        if (str_starts_with(ltrim($text), '{')) {
             $fields = json_decode($text, true);
-            return \is_array($fields) ? self::ofFields($fields) : throw new Unusable('the returned text begins like JSON but is not valid JSON');
+            return \is_array($fields) ? self::ofFields($fields, []) : throw new Unusable('the returned text begins like JSON but is not valid JSON');
         }
-        if (str_contains($text, 'access_token=')) {
-            throw new Unusable('the returned text looks form-encoded, expected JSON: send the header "Accept: application/json" to the issuer');
-        }
-        // An error page with a ttl must not become everybody's token.
-        if (str_starts_with($start, '<')) {
-            throw new Unusable('the returned text begins like markup, not like a token: throw an exception when the issuer answers with an '
-                . 'error page');
-        }
-        return new self($text, []);
+        return new self($text, [], [], false);
     }
 
-    /** @param array<array-key, mixed> $fields */
-    private static function ofFields(#[\SensitiveParameter] array $fields): self
+    /**
+     * @param array<array-key, mixed> $fields
+     * @param array<string, string> $unread
+     */
+    private static function ofFields(#[\SensitiveParameter] array $fields, array $unread): self
     {
-        if (array_is_list($fields)) {
+        if (array_is_list($fields) && $unread === []) {
             throw new Unusable("the callable returned a list, expected the token response as an array, a JSON string, a JWT, or a string with "
                 . "['ttl' => seconds]");
         }
         foreach (['access_token', 'token'] as $name) {
+            if (isset($unread[$name])) {
+                throw new Unusable("\"$name\" is $unread[$name], expected a string");
+            }
             if (isset($fields[$name])) {
-                return \is_string($fields[$name]) ? new self($fields[$name], $fields)
+                return \is_string($fields[$name]) ? new self($fields[$name], $fields, $unread, true)
                     : throw new Unusable("\"$name\" is " . self::described($fields[$name]) . ', expected a string');
             }
+        }
+        $words = Fault::of($fields);
+        if ($words !== null) {
+            throw new Unusable("the issuer's answer is an error, $words");
         }
         foreach (['access_token', 'token'] as $name) {
             if (\array_key_exists($name, $fields)) {
@@ -148,7 +239,7 @@ final class TokenResponse
     private static function ofObject(#[\SensitiveParameter] object $object): self
     {
         $class = strtok($object::class, "\0");
-        if (!method_exists($object, 'getToken')) {
+        if (!\is_callable([$object, 'getToken'])) {
             $hint = $object instanceof \stdClass ? ' (json_decode($text, true) makes an array)' : '';
             throw new Unusable("the callable returned an object of class $class$hint; " . self::WANTED);
         }
@@ -156,49 +247,12 @@ final class TokenResponse
         if (!\is_string($token)) {
             throw new Unusable("the callable returned a $class whose getToken() is not a string");
         }
-        $expires = method_exists($object, 'getExpires') ? $object->getExpires() : null;
+        $expires = \is_callable([$object, 'getExpires']) ? $object->getExpires() : null;
+        $expires = $expires instanceof \DateTimeInterface ? $expires->getTimestamp() : $expires;
         if ($expires !== null && !\is_int($expires) && !(\is_string($expires) && preg_match('/^-?\d{1,18}$/D', $expires) === 1)) {
-            throw new Unusable("the callable returned a $class whose getExpires() is neither a Unix time nor null");
+            throw new Unusable("the callable returned a $class whose getExpires() is neither a Unix time, a date nor null");
         }
-        return new self($token, $expires === null ? [] : ['expires' => (int) $expires]);
-    }
-
-    /**
-     * @param array<array-key, mixed> $values
-     * @return array<array-key, mixed> what JSON could say as well
-     */
-    private static function checked(#[\SensitiveParameter] array $values, int $depth): array
-    {
-        foreach ($values as $key => $value) {
-            match (true) {
-                \is_string($key) && !Text::isUtf8($key) => throw new Unusable('the callable returned an array with a key that is not UTF-8'),
-                \is_string($value) && !Text::isUtf8($value) => throw new Unusable('the callable returned an array with a string that is not UTF-8'),
-                \is_array($value) => $depth > 1 ? self::checked($value, $depth - 1)
-                    : throw new Unusable('the callable returned an array nested more than ' . self::MAX_DEPTH . ' levels deep'),
-                $value === null || \is_scalar($value) => null,
-                default => throw new Unusable('the callable returned an array that holds a value of type ' . gettype($value)),
-            };
-        }
-        return $values;
-    }
-
-    /** @param array<array-key, mixed> $fields when it was issued, by the issuer's own clock, spoils no lifetime */
-    private static function until(string $name, float $expiry, #[\SensitiveParameter] array $fields, float $now): float
-    {
-        $issued = self::instant($fields['iat'] ?? $fields['issued_at'] ?? null);
-        if ($issued === null && $expiry <= $now) {
-            throw new Unusable("by this host's clock \"$name\" has passed: check the clock and the issuer's response, or pass ['ttl' => seconds]");
-        }
-        return self::span($name, $expiry - ($issued ?? $now));
-    }
-
-    private static function span(string $name, float $seconds): float
-    {
-        return match (true) {
-            $seconds < 0.001 => throw new Unusable("\"$name\" leaves the token no lifetime, expected one above zero"),
-            $seconds > self::LONGEST_S => throw new Unusable("\"$name\" means more than 10 years: check its unit, or pass ['ttl' => seconds]"),
-            default => $seconds,
-        };
+        return new self($token, $expires === null ? [] : ['expires' => (int) $expires], [], true);
     }
 
     private static function number(#[\SensitiveParameter] mixed $value): ?float

@@ -82,9 +82,13 @@ final class Tokens
 
     private static function flight(Key $key, ?\Closure $mint, #[\SensitiveParameter] TokenOptions $asked, float $wait): Flight
     {
-        $read = static function (#[\SensitiveParameter] mixed $answer, int $version, float $from) use ($asked): Entry {
+        $read = static function (#[\SensitiveParameter] mixed $answer, int $version, float $from) use ($asked, $key): Entry {
             $response = TokenResponse::read($answer);
-            $lifetime = $asked->ttl ?? $response->lifetime(microtime(true));
+            $response->check($asked->opaque);
+            $lifetime = $response->lifetime($asked->ttl, microtime(true));
+            if ($response->contradiction !== null) {
+                Log::warn("{$key->noun()} has a lifetime that is contradicted: $response->contradiction");
+            }
             return Entry::token($version, $response->token, $from, $lifetime, $asked->margin, $asked->refreshRatio, $response->kept($asked->keep));
         };
         return new Flight($key, $mint, $read, microtime(true) + $wait, $asked->rejected);

@@ -107,12 +107,19 @@ fn forty_digits_are_an_amount_and_forty_one_are_not() {
 
 #[test]
 fn decimals_of_a_currency_are_those_of_iso_4217() {
-    for (name, decimals) in
-        [("EUR", 2), ("USD", 2), ("JPY", 0), ("ISK", 0), ("BHD", 3), ("TND", 3), ("CLF", 4)]
-    {
+    for (name, decimals) in [
+        ("EUR", 2),
+        ("USD", 2),
+        ("JPY", 0),
+        ("ISK", 0),
+        ("BHD", 3),
+        ("TND", 3),
+        ("CLF", 4),
+        ("VES", 2),
+    ] {
         assert_eq!(Scale::of(code(name)), Some(scale(decimals)), "{name}");
     }
-    for name in ["XAU", "XDR", "XXX", "BTC", "ZZZ"] {
+    for name in ["XAU", "XDR", "XXX", "BTC", "ZZZ", "HRK", "BGN", "CUC", "SLL", "ZWL", "DEM"] {
         assert_eq!(Scale::of(code(name)), None, "{name}");
     }
 }

@@ -281,7 +281,7 @@ fn of_a_thousand_injected_faults_more_than_99_in_100_are_caught_and_reach_nobody
         };
         let kept = |read: &Read| match read {
             Read::Kept { value, .. } => Some(Holding::from_bytes(value).unwrap()),
-            Read::Refused(_) => None,
+            Read::Older | Read::Refused(_) => None,
         };
         // A fault about every seventh day, each kind in turn.
         if index % 7 == 3 && index / 7 < 6 * EACH {

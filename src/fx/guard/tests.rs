@@ -36,6 +36,7 @@ fn quarantined(held: &Holding, sheet: Sheet) -> Holding {
 fn refused(held: &Holding, sheet: Sheet) -> String {
     match judge(held, sheet) {
         (None, Verdict::Refused(why)) => why,
+        (None, Verdict::Older) => OLDER.into(),
         other => panic!("{other:?}"),
     }
 }
@@ -67,6 +68,34 @@ fn a_date_ahead_or_before_the_held_one_is_refused() {
     accepted(&held(), sheet("ecb", -DAY, [1.11, 160.0, 0.85]));
     assert!(refused(&held(), sheet("ecb", 7201, USUAL)).contains("older"));
     assert!(refused(&held(), sheet("other", 7201, USUAL)).contains("older"));
+}
+
+fn judge_stale(held: &Holding, sheet: Sheet) -> (Option<Holding>, Verdict) {
+    GUARD.judge(Some(held), Found { sheet, at: NOW, held_is_stale: true })
+}
+
+/// The second source dates by the day, and the first, which dates by the hour, is down.
+#[test]
+fn when_the_held_one_is_stale_another_source_stands_in_whatever_its_date() {
+    let days_ago = |source| sheet(source, 2 * DAY, [1.11, 160.0, 0.85]);
+    assert_eq!(judge(&held(), days_ago("other")), (None, Verdict::Older));
+    let (holding, verdict) = judge_stale(&held(), days_ago("other"));
+    assert_eq!(verdict, Verdict::Accepted);
+    assert_eq!(holding.unwrap().sheet, days_ago("other"));
+    assert_eq!(judge_stale(&held(), days_ago("ecb")), (None, Verdict::Older), "one source goes on");
+    let (_, verdict) = judge_stale(&held(), sheet("other", 2 * DAY, JUMPED));
+    assert!(matches!(verdict, Verdict::Quarantined(_)), "a jump is one in either direction");
+}
+
+/// Half a day ahead, and so not refused as such.
+#[test]
+fn a_date_ahead_of_now_blocks_nothing_that_follows() {
+    let ahead = Holding::first(sheet("ecb", -DAY / 2, USUAL));
+    for source in ["ecb", "other"] {
+        accepted(&ahead, sheet(source, 60, [1.101, 160.0, 0.85]));
+    }
+    let (_, verdict) = judge(&ahead, sheet("ecb", -DAY / 2, USUAL));
+    assert_eq!(verdict, Verdict::Confirmed);
 }
 
 #[test]

@@ -104,6 +104,11 @@ impl Shop {
         self.provider.answers.lock().insert(source.into(), Ok(text));
     }
 
+    fn answer_of(&self, source: &str, usd: f64, as_of: i64) {
+        let text = format!(r#"{{"base":"EUR","timestamp":{as_of},"rates":{{"USD":{usd}}}}}"#);
+        self.provider.answers.lock().insert(source.into(), Ok(text));
+    }
+
     fn fail(&self, source: &str, retry_after: Option<u64>) {
         self.provider.answers.lock().insert(source.into(), Err(failed("HTTP 429", retry_after)));
     }
@@ -178,6 +183,35 @@ fn the_next_source_stands_in_and_one_that_asked_to_be_left_alone_is_by_the_whole
     shop.answer(ONE, 1.1);
     shop.pass(HOUR * 2);
     assert!(shop.asked().contains(&ONE.to_owned()), "and asked again afterwards");
+}
+
+/// The first source dates its sheets by the hour and goes down. The second answers all the time, with a sheet of two days
+/// ago, as the ECB does at weekends.
+#[test]
+fn a_source_that_answers_stands_in_as_soon_as_the_held_sheet_is_stale() {
+    let shop = shop();
+    let now = || shop.clock.wall().unix_millis() / 1000;
+    shop.answer_of(TWO, 1.105, now() - 2 * 86_400);
+    shop.answer(ONE, 1.1);
+    shop.look(0);
+    shop.look(1);
+    shop.fail(ONE, None);
+    let (mut minutes, mut stands_in) = (0, None);
+    for minute in 0..80 * 60 {
+        shop.clock.advance(Duration::from_secs(60));
+        shop.look(0);
+        shop.look(1);
+        minutes += usize::from(shop.hosts[0].2.held().is_some());
+        if stands_in.is_none() && shop.usd(0) == "1.105" {
+            stands_in = Some(minute);
+        }
+    }
+    assert_eq!(minutes, 80 * 60, "never a moment without rates");
+    let minute = stands_in.unwrap();
+    assert!((115..=130).contains(&minute), "the held one is stale after two hours: {minute}");
+    shop.answer(ONE, 1.1);
+    shop.pass(HOUR * 2);
+    assert_eq!(shop.usd(1), "1.1", "and the first is back when it answers");
 }
 
 #[test]

@@ -82,8 +82,8 @@ fn a_day_is_an_as_of_where_there_is_no_timestamp() {
 
 #[test]
 fn a_document_without_a_base_is_refused_with_what_it_has() {
-    let sentence = Sheet::from_json(br#"{"success":false,"error":{}}"#, "x").unwrap_err();
-    assert!(sentence.contains("it has \"error\", \"success\""), "{sentence}");
+    let sentence = Sheet::from_json(br#"{"status":"ok","terms":{}}"#, "x").unwrap_err();
+    assert!(sentence.contains("it has \"status\", \"terms\""), "{sentence}");
 }
 
 #[test]
@@ -121,7 +121,6 @@ fn a_rate_that_is_no_exact_positive_number_is_refused_by_name() {
         "0e5",
         "-1.1",
         "-0",
-        "null",
         "true",
         "[1.1]",
         "{\"value\":1.1}",
@@ -193,7 +192,38 @@ fn what_open_exchange_rates_sends_beside_the_rates_is_passed_over() {
     assert_eq!((sheet.base(), sheet.as_of()), (code("USD"), Some(1793369700)));
     assert_eq!(sheet.rates[&code("BTC")].to_string(), "0.0000089");
     let refusal = br#"{"error": true, "status": 401, "message": "invalid_app_id"}"#;
-    assert!(Sheet::from_json(refusal, "openexchangerates").unwrap_err().contains("no \"base\""));
+    assert!(
+        Sheet::from_json(refusal, "openexchangerates")
+            .unwrap_err()
+            .contains("it says: invalid_app_id")
+    );
+}
+
+/// Frankfurter's `amount`, exchangerate.host's `success`, and a currency that a provider has no rate for.
+#[test]
+fn what_a_sheet_says_of_itself_counts() {
+    for (response, words) in [
+        (r#"{"amount":10,"base":"EUR","rates":{"USD":11.1}}"#, "for an \"amount\" of \"10\""),
+        (r#"{"amount":"2.0","base":"EUR","rates":{"USD":2.2}}"#, "for an \"amount\" of \"2.0\""),
+        (
+            r#"{"success":false,"error":{"code":104,"type":"usage_limit_reached","info":"Your limit has been reached."}}"#,
+            "it says: usage_limit_reached: Your limit has been reached.",
+        ),
+        (r#"{"success":false,"base":"EUR","rates":{"USD":1.1}}"#, "\"success\": false"),
+        (r#"{"error":"invalid_access_key"}"#, "it says: invalid_access_key"),
+        (r#"{"base":"EUR","rates":{"USD":1.1,"USD":1.2}}"#, "more than one rate of USD"),
+        (r#"{"base":"EUR","rates":{"USD":null}}"#, "no rate besides its base EUR"),
+    ] {
+        let sentence = refused(response);
+        assert!(sentence.contains(words), "{response}: {sentence}");
+    }
+    for response in [
+        r#"{"amount":1,"base":"EUR","rates":{"USD":1.1}}"#,
+        r#"{"amount":1.0,"success":true,"error":null,"base":"EUR","rates":{"USD":1.1,"XPT":null}}"#,
+    ] {
+        let sheet = Sheet::from_json(response.as_bytes(), "x").unwrap();
+        assert_eq!(sheet.rates.len(), 2, "a currency without a rate is not in it");
+    }
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn a_refused_app_id_is_looked_for_in_its_file_and_never_shown() {
     let word = format!("openexchangerates:{}", site.at("/latest.json"));
     let source = parse_list(&word, Some(&file)).unwrap().remove(0);
     let error = patient().fetch(&source, &Validators::default(), TIMEOUT).unwrap_err();
-    says(&error, &format!("answered 401: check the app id in {}", file.display()));
+    says(&error, "answered 401, it says: invalid_app_id");
+    says(&error, &format!(": check the app id in {}", file.display()));
     assert!(!error.reason.contains("0123456789abcdef"), "{error:?}");
 }
 
@@ -126,6 +127,20 @@ fn a_source_that_is_asked_too_often_says_for_how_long_to_wait() {
 }
 
 #[test]
+fn a_refusal_has_the_providers_own_words_and_not_what_was_sent() {
+    let body = br#"{"error":true,"status":429,"message":"not_allowed","description":"x"}"#;
+    Site::saying(answer("429 Slow", "", body))
+        .refused("json", "answered 429, it says: not_allowed: it is asked too often");
+    let body =
+        br#"{"success":false,"error":{"type":"invalid_access_key","info":"no such key s3cret"}}"#;
+    Site::saying(answer("403 No", "", body))
+        .refused("json", "answered 403, it says: invalid_access_key: no such key [removed]");
+    for body in ["<html>s3cret</html>", "", "{", "[]"] {
+        Site::saying(answer("503 Away", "", body.as_bytes())).refused("json", "answered 503");
+    }
+}
+
+#[test]
 fn any_other_status_is_a_failure_that_names_it_and_the_host() {
     for status in ["201", "204", "206", "300", "400", "403", "404", "418", "500", "502", "599"] {
         let site = Site::saying(answer(&format!("{status} s3cret"), "", LATEST.as_bytes()));
@@ -180,7 +195,7 @@ fn an_answer_that_is_no_sheet_is_refused_by_its_own_sentence() {
         (json_of("0").into_bytes(), "rate of EUR is \"0\""),
         (json_of("-1").into_bytes(), "rate of EUR is \"-1\""),
         (br#"{"rates":{"EUR":1}}"#.to_vec(), "no \"base\""),
-        (br#"{"error":true,"message":"s3cret"}"#.to_vec(), "no \"base\""),
+        (br#"{"error":true,"message":"no s3cret"}"#.to_vec(), "error, it says: no [removed]"),
         (b"{\"base\":\"USD\",\"rates\":{\"EUR\":1,\"x\":\"\xff\"}}".to_vec(), "not a JSON object"),
         (b"".to_vec(), "not a JSON object"),
         (DAILY.as_bytes().to_vec(), "not a JSON object"),

@@ -5,10 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use parking_lot::Mutex;
-
 use super::*;
 use crate::fx::{Sheet, parse_list};
+use crate::lock::Mutex;
 use crate::store::MAX_REASON;
 
 mod answers;

@@ -116,13 +116,18 @@ fn whatever_a_greeting_is_refused_with_is_a_refusal_of_the_store() {
         let result = RedisStore::new(server.tcp(credentials, database)).ping();
         assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
     }
-    let empty = tempfile::NamedTempFile::new().unwrap();
-    let config = with_password_file(server.config(), empty.path());
-    let result = RedisStore::new(config).ping();
-    assert!(
-        matches!(&result, Err(StoreError::Refused(why)) if why.contains("empty")),
-        "{result:?}"
-    );
+    for (content, word) in
+        [("", "empty"), ("\u{feff}\r\n", "empty"), ("a\nb\n", "more than one line")]
+    {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, content).unwrap();
+        let config = with_password_file(server.config(), file.path());
+        let result = RedisStore::new(config).ping();
+        assert!(
+            matches!(&result, Err(StoreError::Refused(why)) if why.contains(word)),
+            "{result:?}"
+        );
+    }
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn a_password_file_is_read_again_at_every_connect() {
     admin.tell("CONFIG SET requirepass new");
     admin.tell("CLIENT KILL TYPE normal SKIPME yes");
     assert!(matches!(store.ping(), Err(StoreError::Refused(_))), "the file still has the old one");
-    std::fs::write(&file, "new\n").unwrap();
+    std::fs::write(&file, "\u{feff}new\r\n").unwrap();
     store.ping().unwrap();
 }
 

@@ -81,6 +81,49 @@ fn a_server_is_believed_by_name_and_by_address_and_under_no_other() {
 }
 
 #[test]
+fn a_server_may_be_named_otherwise_than_it_is_reached() {
+    let authority = Authority::make();
+    let client = authority.sign("client", "DNS:app", 1);
+    let server =
+        Server::start_tls(&authority, &authority.sign("server", "DNS:cache.example.com", 1));
+    let named = |name: &str| {
+        let mut config = server.tls("127.0.0.1", &authority, &client);
+        config.tls.as_mut().unwrap().server_name = Some(name.into());
+        config
+    };
+    RedisStore::new(named("cache.example.com")).ping().unwrap();
+    says(&refused(named("localhost")), &["cache.example.com", "tls_server_name"]);
+}
+
+#[test]
+fn a_name_in_the_cn_alone_is_none() {
+    let authority = Authority::make();
+    let client = authority.sign("client", "DNS:app", 1);
+    let server = Server::start_tls(&authority, &authority.sign_by_cn("localhost"));
+    let why = refused(server.tls("localhost", &authority, &client));
+    says(&why, &["no subjectAltName", "CN does not count"]);
+}
+
+#[test]
+fn a_server_of_old_ciphers_is_told_from_one_that_wants_a_certificate() {
+    let secure = secure();
+    let identity = secure.authority.sign("old", HERE, 1);
+    let options = "--tls-protocols TLSv1.2 --tls-ciphers AES256-SHA256";
+    let old = Server::start_tls_with(&secure.authority, &identity, options);
+    says(
+        &refused(old.tls("localhost", &secure.authority, &secure.client)),
+        &["no cipher in common", "ECDHE"],
+    );
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let options = format!("--tls-protocols {version}");
+        let server = Server::start_tls_with(&secure.authority, &identity, &options);
+        let mut config = server.tls("localhost", &secure.authority, &secure.client);
+        config.tls.as_mut().unwrap().identity = None;
+        says(&refused(config), &["set tls_cert and tls_key"]);
+    }
+}
+
+#[test]
 fn an_unknown_authority_is_named_with_the_file_that_lacks_it() {
     let other = Authority::make();
     let why = secure().refused(|_, tls| tls.ca = Some(other.certificate()));
@@ -111,13 +154,13 @@ fn a_server_in_the_clear_does_not_get_past_the_handshake() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let ca = Authority::make();
-    let tls = Some(Tls { ca: Some(ca.certificate()), identity: None });
+    let tls = Some(Tls { ca: Some(ca.certificate()), ..Tls::default() });
     says(&refused(RedisConfig { tls, ..talker }), &["does not speak TLS", "redis://"]);
 
     let silent = fake_server(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let tls = Some(Tls { ca: Some(ca.certificate()), identity: None });
+    let tls = Some(Tls { ca: Some(ca.certificate()), ..Tls::default() });
     let (result, took) = timed(|| impatient(RedisConfig { tls, ..silent }).ping());
     says(&result.unwrap_err().to_string(), &["handshake", "expected a port that speaks TLS"]);
     assert!(took < BOUND, "{took:?}");
