@@ -1,7 +1,7 @@
 //! The host table: one file in shared memory, mapped by every process of this uid. It is the
 //! embedded store, and the cache in front of Redis.
 //!
-//! [`layout`] says what the file looks like, [`file`] who may have made it, [`publish`] how a record
+//! [`layout`] says what the file looks like, [`mod@file`] who may have made it, [`publish`] how a record
 //! is read without a lock, [`rights`] who may write or mint, [`table`] puts them together, [`tally`] is
 //! where it is counted, and [`HostTable`] is the store and the host that a flight sees.
 

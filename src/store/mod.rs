@@ -169,7 +169,7 @@ pub fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(0.25 * random::share())
 }
 
-/// What a store had, as this host keeps it: see [`Timing::spread`].
+/// What a store had, as this host keeps it: see [`Timing::spread`](crate::entry::Timing::spread).
 pub fn as_kept_here(entry: Entry, kind: Kind) -> Entry {
     if kind != Kind::Token {
         // A sheet is refreshed early or in time, never late.
