@@ -70,6 +70,27 @@ final class ExceptionsTest extends TestCase
         self::assertStringNotContainsString('hush', $said[1]['message'], 'queries of addresses are removed');
     }
 
+    /** Whoever failed knows as well as who is turned away how long the pause is by now. */
+    public function test_each_failure_says_how_long_the_pause_is_that_it_began(): void
+    {
+        $pauses = $this->php(<<<'PHP'
+            $pauses = [];
+            for ($i = 0; $i < 4; $i++) {
+                try {
+                    shared_token_get('crm', fn () => throw new RuntimeException('503'));
+                } catch (SharedState\MintFailed $failed) {
+                    $pauses[] = $failed->retryAfter;
+                    usleep((int) (1e6 * $failed->retryAfter) + 20_000);
+                }
+            }
+            return $pauses;
+            PHP, ['token.failure_backoff_ms' => 100]);
+        foreach ([0.1, 0.2, 0.4, 0.8] as $i => $least) {
+            self::assertGreaterThanOrEqual($least, $pauses[$i]);
+            self::assertLessThan(1.26 * $least, $pauses[$i], 'a quarter more at random');
+        }
+    }
+
     /** @group extension */
     public function test_another_process_follows_the_back_off(): void
     {

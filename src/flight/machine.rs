@@ -104,6 +104,8 @@ pub enum Event {
     Claimed(Result<Reply<Claimed>, StoreError>),
     Outcome(Outcome),
     Committed(Result<Reply<Committed>, StoreError>),
+    /// The pause that has begun with it.
+    Abandoned(Duration),
     /// An action without a result was carried out.
     Carried,
     Adopted(Result<(), StoreError>),
@@ -280,6 +282,7 @@ impl Flight {
             Event::Carried if matches!(self.phase, Phase::Postponing | Phase::Elsewhere { .. }) => {
                 Action::Look
             }
+            Event::Abandoned(pause) => self.abandoned(pause, now),
             Event::Carried | Event::Adopted(Ok(())) => self.finished(now),
             Event::Adopted(Err(error)) => {
                 // Served all the same; it will be asked for again.
@@ -686,6 +689,15 @@ impl Flight {
         Action::Abandon(self.authority, lease, failure)
     }
 
+    /// The store knows how many have failed before, and so how long the pause is.
+    fn abandoned(&mut self, pause: Duration, now: Moment) -> Action {
+        let Phase::FallingBack(error) = &mut self.phase else { return self.finished(now) };
+        if let FlightError::MintFailed { retry_in, .. } = error {
+            *retry_in = (*retry_in).max(pause);
+        }
+        Action::Look
+    }
+
     fn commit(&mut self, lease: Lease, entry: Entry) -> Action {
         self.phase = Phase::Committing;
         self.minted = Some(entry.clone());
@@ -805,10 +817,6 @@ impl Flight {
                 Action::Done(Err(error))
             }
             Phase::Finishing(result) => Action::Done(result),
-            Phase::FallingBack(error) => {
-                self.phase = Phase::FallingBack(error);
-                Action::Look
-            }
             _ => Action::Done(Err(FlightError::Nothing)),
         }
     }

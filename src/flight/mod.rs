@@ -569,14 +569,15 @@ impl Engine {
             }
             Action::Abandon(authority, lease, failure) => {
                 let give = |store: &dyn Store| {
-                    store.abandon(key, &lease, failure.as_ref(), now)?;
-                    Ok(Reply { floor: Version::NONE, what: () })
+                    let what = store.abandon(key, &lease, failure.as_ref(), now)?;
+                    Ok(Reply { floor: Version::NONE, what })
                 };
                 // One that does not arrive leaves the lease to run out.
-                if let Err(error) = self.ask(key, authority, give) {
+                let given = self.ask(key, authority, give);
+                if let Err(error) = &given {
                     log::debug!("a lease was not given back: {error}");
                 }
-                Event::Carried
+                Event::Abandoned(given.map_or(Duration::ZERO, |reply| reply.what))
             }
             Action::Adopt(entry) => Event::Adopted(host.adopt(key, &entry, *asked)),
             Action::Confirm(version) => {

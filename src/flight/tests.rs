@@ -65,7 +65,7 @@ impl Store for Witness {
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         self.inner.abandon(key, lease, failure, now)
     }
 

@@ -320,7 +320,7 @@ impl Store for HostTable {
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         self.edit(key, now, |record, at| record.abandon(at.now, lease, failure)).map(|it| it.what)
     }
 

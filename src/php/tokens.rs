@@ -93,7 +93,7 @@ fn fly(
         runtime.count(Event::MarginCut, Kind::Token, u64::from(token.margin_cut));
         runtime.count(Event::ClockDependent, Kind::Token, u64::from(token.clock_dependent));
         if let Some(what) = token.contradiction {
-            warn!("{} has a lifetime that is contradicted: {what}", key.shown());
+            warn!("of {} the lifetimes disagree: {what}", key.shown());
             runtime.count(Event::Contradicted, Kind::Token, 1);
         }
         let detail = Detail {

@@ -7,8 +7,9 @@ if not held or held.secret ~= ARGV[3] or held.version ~= tonumber(ARGV[4]) then
 end
 redis.call('DEL', KEYS[2])
 local row = load_row()
+local pause = 0
 if ARGV[5] ~= '' then
-    local pause = math.min(ARGV[5] * 2 ^ math.min(row.fails, 16), MAX_PAUSE)
+    pause = math.min(ARGV[5] * 2 ^ math.min(row.fails, 16), MAX_PAUSE)
     pause = math.max(pause * (1 + ARGV[6] / 1000), tonumber(ARGV[8]) or 0)
     redis.call('HSET', KEYS[1], 'fails', digits(row.fails + 1), 'retry_at', digits(now + pause),
         'retry_for', digits(pause), 'reason', ARGV[7])
@@ -16,4 +17,4 @@ if ARGV[5] ~= '' then
 end
 -- Who waits for the lease need not ask whether it is free.
 announce(0, row.floor)
-return 1
+return math.floor(pause)

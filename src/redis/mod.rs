@@ -263,7 +263,7 @@ impl Store for RedisStore {
         lease: &Lease,
         failure: Option<&Failure>,
         _now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         let mut call = self.call(&scripts::ABANDON, key);
         call.arg(hex(lease.secret)).arg(lease.version.0);
         match failure {
@@ -278,7 +278,7 @@ impl Store for RedisStore {
                 call.arg("");
             }
         }
-        self.run(&call)
+        self.run(&call).map(Duration::from_millis)
     }
 
     fn invalidate(

@@ -106,7 +106,7 @@ impl Store for WatchedStore {
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         let reply = failed(self.host, self.inner.abandon(key, lease, failure, now));
         trace::say(|| format!("host {}: gives the lease of {key:?} back: {reply:?}", self.host));
         reply

@@ -106,7 +106,7 @@ impl Store for FaultyStore {
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         self.through(|store| store.abandon(key, lease, failure, now))
     }
 

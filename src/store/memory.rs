@@ -256,7 +256,7 @@ impl Store for MemoryHost {
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Duration, StoreError> {
         self.edit(key, now, |record, at, _| record.abandon(at.now, lease, failure))
             .map(|it| it.what)
     }

@@ -303,14 +303,14 @@ pub trait Store: Send + Sync {
     ) -> Result<Reply<Committed>, StoreError>;
 
     /// Give the lease back without a value; with a failure, start or lengthen the back-off.
-    /// Nothing happens when the lease is no longer ours.
+    /// Nothing happens when the lease is no longer ours. Returns the pause that begins.
     fn abandon(
         &self,
         key: &Key,
         lease: &Lease,
         failure: Option<&Failure>,
         now: Moment,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Duration, StoreError>;
 
     /// Raise the floor so that the present entry is never served again.
     /// With `rejected`: only when that is the present entry's digest, and only once per

@@ -117,16 +117,18 @@ impl Record {
         Committed::Accepted
     }
 
-    pub fn abandon(&mut self, now: Moment, lease: &Lease, failure: Option<&Failure>) {
+    /// The pause that begins.
+    pub fn abandon(&mut self, now: Moment, lease: &Lease, failure: Option<&Failure>) -> Duration {
         if self.live_lease(now).is_none_or(|held| held.lease != *lease) {
-            return;
+            return Duration::ZERO;
         }
         self.lease = None;
-        if let Some(Failure { base, least, reason }) = failure {
-            self.failures = self.failures.saturating_add(1);
-            self.retry_at = now.plus(jittered(backoff(*base, self.failures)).max(*least));
-            self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
-        }
+        let Some(Failure { base, least, reason }) = failure else { return Duration::ZERO };
+        self.failures = self.failures.saturating_add(1);
+        let pause = jittered(backoff(*base, self.failures)).max(*least);
+        self.retry_at = now.plus(pause);
+        self.reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
+        pause
     }
 
     /// Whether anything was dropped.

@@ -108,8 +108,16 @@ pub(super) fn of(
     if shortest.left < 1.0 {
         return Err(dead(shortest));
     }
+    let agrees = |it: &&Said| it.left - shortest.left <= AGREED_MS;
+    // An issuer may date a token back: its whole life is longer then than what is left of it, and what is left is
+    // what others say, too.
+    let dated_back = |it: &Said| {
+        let mut agreeing = said.iter().filter(agrees);
+        agreeing.clone().any(|other| other.name == it.name)
+            && agreeing.any(|other| other.name != it.name)
+    };
     // The caller may want less than the issuer gives; and this host's clock may be behind.
-    let longer = |it: &&Said| !it.by_clock && it.left - shortest.left > AGREED_MS;
+    let longer = |it: &&Said| !it.by_clock && !agrees(it) && !dated_back(it);
     let longer = said.iter().filter(|it| shortest.name != "ttl" && longer(it));
     let longest = longer.max_by(|one, other| one.left.total_cmp(&other.left));
     Ok(Lifetime {
@@ -125,8 +133,8 @@ fn dead(said: &Said) -> String {
         return format!("\"{name}\" leaves the token no lifetime, expected one above zero");
     }
     format!(
-        "by this host's clock \"{name}\" has passed {} s ago: check that clock, and whether the issuer \
-         answers from a cache",
+        "by this host's clock \"{name}\" was {} s ago: check that clock, and whether the issuer answers \
+         from a cache",
         (-left / 1e3).round().max(0.0)
     )
 }
@@ -134,9 +142,14 @@ fn dead(said: &Said) -> String {
 fn contradiction(shortest: &Said, longest: &Said) -> String {
     let seconds = |said: &Said| {
         let by = if said.by_clock { " by this host's clock" } else { "" };
-        format!("{} s of \"{}\"{by}", (said.left / 1e3).floor(), said.name)
+        format!("\"{}\" says {} s{by}", said.name, (said.left / 1e3).floor())
     };
-    format!("{} count, and not the {}", seconds(shortest), seconds(longest))
+    format!(
+        "{}, and {}; the shorter counts: check the unit, this host's clock, and whether the issuer \
+         answers from a cache",
+        seconds(shortest),
+        seconds(longest)
+    )
 }
 
 enum End {

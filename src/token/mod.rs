@@ -257,7 +257,7 @@ fn check(token: &str, shape: Shape) -> Result<(), String> {
     let Some(at) = odd.or(body.is_empty().then_some(0)) else { return Ok(()) };
     if shape == Shape::Named {
         return Err(format!(
-            "the token has a character at byte {at} that no access token has (RFC 6749): if it is one, \
+            "the token has a space, or a character outside of printable ASCII, at byte {at}: if it is right, \
              pass ['opaque' => true]"
         ));
     }

@@ -36,7 +36,7 @@ final class Plain
     private static function read(#[\SensitiveParameter] mixed &$value, int $depth): ?string
     {
         if ($value instanceof \DateTimeInterface) {
-            $value = $value->getTimestamp();
+            $value = \DateTimeImmutable::createFromInterface($value)->getTimestamp();
         }
         if (!\is_array($value)) {
             return match (true) {

@@ -61,7 +61,7 @@ final class TokenResponse
         }
         if ($this->named) {
             if (preg_match('/[^\x21-\x7e]/', $this->token, $match, PREG_OFFSET_CAPTURE) === 1) {
-                throw new Unusable("the token has a character at byte {$match[0][1]} that no access token has (RFC 6749): if it is one, "
+                throw new Unusable("the token has a space, or a character outside of printable ASCII, at byte {$match[0][1]}: if it is right, "
                     . "pass ['opaque' => true]");
             }
             return;
@@ -151,13 +151,19 @@ final class TokenResponse
         usort($said, static fn (array $one, array $other): int => $one[1] <=> $other[1]);
         [$name, $left, $byClock] = $said[0];
         if ($left < 0.001) {
-            throw new Unusable($byClock ? "by this host's clock \"$name\" has passed " . max(0, (int) round(-$left)) . ' s ago: check that clock, and '
+            throw new Unusable($byClock ? "by this host's clock \"$name\" was " . max(0, (int) round(-$left)) . ' s ago: check that clock, and '
                 . 'whether the issuer answers from a cache' : "\"$name\" leaves the token no lifetime, expected one above zero");
         }
+        $agrees = static fn (array $it): bool => $it[1] - $left <= self::AGREED_S;
+        $agreeing = array_column(array_filter($said, $agrees), 0);
+        // An issuer may date a token back: its whole life is longer then than what is left of it, and what is left is what
+        // others say, too.
+        $datedBack = static fn (string $name): bool => in_array($name, $agreeing, true) && array_diff($agreeing, [$name]) !== [];
         // The caller may want less than the issuer gives; and this host's clock may be behind.
-        $longer = $name === 'ttl' ? [] : array_filter($said, static fn (array $it): bool => !$it[2] && $it[1] - $left > self::AGREED_S);
+        $longer = $name === 'ttl' ? [] : array_filter($said, static fn (array $it): bool => !$it[2] && !$agrees($it) && !$datedBack($it[0]));
         if ($longer !== []) {
-            $this->contradiction = self::told($said[0]) . ' count, and not the ' . self::told(end($longer));
+            $this->contradiction = self::told($said[0]) . ', and ' . self::told(end($longer))
+                . '; the shorter counts: check the unit, this host\'s clock, and whether the issuer answers from a cache';
         }
         return $left;
     }
@@ -165,7 +171,7 @@ final class TokenResponse
     /** @param array{string, float, bool} $said */
     private static function told(array $said): string
     {
-        return floor($said[1]) . " s of \"$said[0]\"" . ($said[2] ? " by this host's clock" : '');
+        return "\"$said[0]\" says " . floor($said[1]) . ' s' . ($said[2] ? " by this host's clock" : '');
     }
 
     /**
@@ -248,7 +254,7 @@ final class TokenResponse
             throw new Unusable("the callable returned a $class whose getToken() is not a string");
         }
         $expires = \is_callable([$object, 'getExpires']) ? $object->getExpires() : null;
-        $expires = $expires instanceof \DateTimeInterface ? $expires->getTimestamp() : $expires;
+        $expires = $expires instanceof \DateTimeInterface ? \DateTimeImmutable::createFromInterface($expires)->getTimestamp() : $expires;
         if ($expires !== null && !\is_int($expires) && !(\is_string($expires) && preg_match('/^-?\d{1,18}$/D', $expires) === 1)) {
             throw new Unusable("the callable returned a $class whose getExpires() is neither a Unix time, a date nor null");
         }

@@ -87,7 +87,7 @@ final class Tokens
             $response->check($asked->opaque);
             $lifetime = $response->lifetime($asked->ttl, microtime(true));
             if ($response->contradiction !== null) {
-                Log::warn("{$key->noun()} has a lifetime that is contradicted: $response->contradiction");
+                Log::warn("of {$key->noun()} the lifetimes disagree: $response->contradiction");
             }
             return Entry::token($version, $response->token, $from, $lifetime, $asked->margin, $asked->refreshRatio, $response->kept($asked->keep));
         };

@@ -214,9 +214,10 @@ impl Bench<'_> {
         self.store.restore(&key(), entry, self.now()).unwrap().what.outcome
     }
 
-    fn fail(&self, lease: &Lease, base: Duration, reason: &str) {
+    /// The pause that begins.
+    fn fail(&self, lease: &Lease, base: Duration, reason: &str) -> Duration {
         let failure = Failure { base, least: Duration::ZERO, reason: reason.into() };
-        self.store.abandon(&key(), lease, Some(&failure), self.now()).unwrap();
+        self.store.abandon(&key(), lease, Some(&failure), self.now()).unwrap()
     }
 
     /// The value everybody is served now.

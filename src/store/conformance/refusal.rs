@@ -37,9 +37,17 @@ fn a_failure_turns_everybody_away_with_its_reason(b: &Bench) {
 fn failures_in_a_row_pause_longer_until_a_commit(b: &Bench) {
     const BASE: Duration = Duration::from_millis(200);
     let pause_after = |lease: &Lease| {
-        b.fail(lease, BASE, "no");
+        let told = b.fail(lease, BASE, "no");
         match b.claim_by(9) {
-            Claimed::BackOff { wait, .. } => wait,
+            Claimed::BackOff { wait, .. } => {
+                // In whole milliseconds where it is told by a server.
+                let told = told + Duration::from_millis(1);
+                assert!(
+                    wait <= told && told < wait + LONG,
+                    "{told:?} was told, and it is {wait:?}"
+                );
+                wait
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -65,7 +73,8 @@ fn failures_in_a_row_pause_longer_until_a_commit(b: &Bench) {
 fn a_pause_is_as_long_as_the_failure_says_even_beyond_the_longest(b: &Bench) {
     let least = MAX_BACKOFF * 10;
     let failure = Failure { base: Duration::from_millis(1), least, reason: "429".into() };
-    b.store.abandon(&key(), &b.lease_by(1), Some(&failure), b.now()).unwrap();
+    let told = b.store.abandon(&key(), &b.lease_by(1), Some(&failure), b.now()).unwrap();
+    assert_eq!(told, least);
     match b.claim_by(2) {
         Claimed::BackOff { wait, .. } => {
             assert!(wait > least - LONG && wait <= least, "{wait:?}");
