@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::redact;
+use crate::error::{REMOVED, redact};
 
 /// Its own words (RFC 6749, section 5.2, and what others make of it), as a sentence.
 pub fn of(fields: &Map<String, Value>) -> Option<String> {
@@ -15,7 +15,8 @@ pub fn of(fields: &Map<String, Value>) -> Option<String> {
         Value::Object(_) => {
             ["type", "code", "status"].into_iter().find_map(inner).unwrap_or_default().into()
         }
-        other => other.to_string(),
+        Value::Number(code) => code.to_string(),
+        Value::Array(_) | Value::Null => String::new(),
     };
     let description = text(fields.get("error_description"))
         .or_else(|| {
@@ -39,7 +40,22 @@ fn is_none(error: &Value) -> bool {
 
 fn said(code: &str, description: &str) -> String {
     let between = if code.is_empty() || description.is_empty() { "" } else { ": " };
-    redact(&format!("it says: {code}{between}{description}"))
+    redact(&without_long_secrets(&format!("it says: {code}{between}{description}")))
+}
+
+/// Some say back the token or the key that they refuse. Long words of letters and digits are taken for one.
+fn without_long_secrets(text: &str) -> String {
+    const SHORTEST: usize = 16;
+    let of_a_secret = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+    let secret = |word: &str| {
+        word.len() >= SHORTEST
+            && word.contains(|c: char| c.is_ascii_digit())
+            && word.contains(|c: char| c.is_ascii_alphabetic())
+    };
+    let mut words: Vec<&str> =
+        text.split(|c| !of_a_secret(c)).filter(|word| secret(word)).collect();
+    words.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    words.into_iter().fold(text.to_owned(), |text, word| text.replace(word, REMOVED))
 }
 
 /// A text that is no token, by what it looks like. It is not quoted: it may hold one.

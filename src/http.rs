@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use rustls::crypto::ring;
 use ureq::config::Config;
 use ureq::http::header::{
@@ -275,10 +276,12 @@ impl Call<'_> {
         let query = self.source.address().split_once('?').map_or("", |(_, query)| query);
         let given = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, it)| it));
         let app_id = self.app_id.as_ref().and_then(|value| value.to_str().ok()?.split_once(' '));
-        given
-            .chain(app_id.map(|(_, id)| id))
-            .filter(|secret| secret.len() >= SHORTEST)
-            .fold(words, |words, secret| words.replace(secret, REMOVED))
+        let given = given.chain(app_id.map(|(_, id)| id)).filter(|it| it.len() >= SHORTEST);
+        given.fold(words, |words, secret| {
+            let decoded =
+                percent_decode_str(&secret.replace('+', " ")).decode_utf8_lossy().into_owned();
+            words.replace(secret, REMOVED).replace(&decoded, REMOVED)
+        })
     }
 
     fn lost(&self, error: ureq::Error) -> FetchError {

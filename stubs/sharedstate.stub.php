@@ -365,7 +365,7 @@ namespace SharedState {
     /** The callable failed, here (then `getPrevious()` is its exception) or at another worker. */
     class MintFailed extends Exception
     {
-        /** In how many seconds the fleet may try again, from when it was thrown. */
+        /** In how many seconds the fleet may try again, from when it was thrown. Null only where an application made it. */
         public readonly ?float $retryAfter;
 
         public function __construct(string $message = '', int $code = 0, ?\Throwable $previous = null, ?float $retryAfter = null) {}
@@ -373,11 +373,11 @@ namespace SharedState {
 
     /**
      * For a callable to throw: the issuer or the source said when to ask again (`Retry-After`). It is a failure like any
-     * other, and nobody in the fleet asks again before.
+     * other, and while Redis answers nobody in the fleet asks again before; without Redis nobody on this host.
      */
     class RetryLater extends Exception
     {
-        /** 0 to 86400. */
+        /** At most 86400: who is told of more is asked again in a day. */
         public readonly float $seconds;
 
         public function __construct(float $seconds, string $message = '', ?\Throwable $previous = null) {}

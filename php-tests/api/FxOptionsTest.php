@@ -148,6 +148,7 @@ final class FxOptionsTest extends TestCase
         self::assertGreaterThanOrEqual(2, $said[2]['age']);
     }
 
+    /** @group timed */
     public function test_a_rate_that_is_remembered_ages_too(): void
     {
         // An array that is the same one at every call, so that fx_rate answers from its memo.
@@ -177,6 +178,7 @@ final class FxOptionsTest extends TestCase
         self::assertStringContainsString('Argument #1 ($base)', $said[4]['message']);
     }
 
+    /** @group timed */
     public function test_info_says_when_a_rate_was_and_will_be_fetched(): void
     {
         $before = time();

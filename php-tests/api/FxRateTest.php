@@ -159,4 +159,19 @@ final class FxRateTest extends TestCase
             PHP, ['fx.refresh_interval_s' => 1]);
         self::assertSame([false, 'failed', 'backoff', 1.1, 'callable'], $said);
     }
+
+    /** @group extension */
+    public function test_what_a_callable_throws_is_not_heard_where_the_state_folder_has_a_sheet(): void
+    {
+        mkdir($shelf = "$this->folder/shelf");
+        $ask = function (string $host, string $mint) use ($shelf): mixed {
+            @mkdir("$this->folder/$host");
+            return $this->php("\$rate = fx_rate('EUR', 'USD', function () { $mint }); usleep(300_000); return \$rate;",
+                ['fx.state_dir' => $shelf, 'host.dir' => "$this->folder/$host"]);
+        };
+        self::assertSame(1.1, $ask('first', "return ['base' => 'EUR', 'timestamp' => time(), 'rates' => ['USD' => '1.1']];"));
+        $this->until('the sheet is in the folder', fn (): bool => glob("$shelf/*") !== []);
+        self::assertSame(1.1, $ask('second', "throw new RuntimeException('the provider is down');"));
+        self::assertSame(1.1, $ask('third', "return 'junk';"));
+    }
 }

@@ -102,7 +102,7 @@ final class ClocksTest extends TestCase
             $made = [];
             $mint = function () use (&$made): array {
                 $made[] = hrtime(true);
-                return ['access_token' => 'token ' . count($made), 'expires_in' => 5];
+                return ['access_token' => 'token-' . count($made), 'expires_in' => 5];
             };
             $worst = 0;
             $look = function (float $seconds) use (&$made, &$worst, $mint): void {

@@ -82,7 +82,7 @@ final class DeferTest extends TestCase
 
     public static function failures(): array
     {
-        return ['an exception' => ['exception', 'the issuer is down'], 'an error' => ['error', 'after the response failed']];
+        return ['an exception' => ['exception', 'the issuer is down'], 'an error' => ['error', 'failed, the old value is served']];
     }
 
     /** @dataProvider failures */

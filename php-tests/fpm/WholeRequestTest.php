@@ -8,7 +8,7 @@ use SharedState\Tests\Support\TestCase;
 /** The functions work until PHP is done with the request, and so until the session is written and streams are closed. */
 final class WholeRequestTest extends TestCase
 {
-    private const ANSWER = 'token of vault; token of own; 1.5; status';
+    private const ANSWER = 'token-of-vault; token-of-own; 1.5; status';
 
     private Fpm $host;
 
@@ -52,7 +52,7 @@ final class WholeRequestTest extends TestCase
         self::assertSame($expected, explode("\n", trim($this->late())));
         // Two names, minted once by whichever code asked first, and the worker is as good as new.
         self::assertSame("vault\nown\n", file_get_contents("$this->folder/late-mints"));
-        self::assertSame('token of vault', $this->tokenOf($this->host, 'vault'));
+        self::assertSame('token-of-vault', $this->tokenOf($this->host, 'vault'));
         self::assertSame(0, $this->statusOf($this->host)['mint_failures']);
     }
 

@@ -57,7 +57,7 @@ final class WorkersTest extends TestCase
             return array_values($crowd->finish())[0];
         };
         $ask(['fill' => 1]);
-        for ($i = 0; $i < 40; $i++) {
+        for ($i = 0; $i < 200; $i++) {
             $ended = $ask([]);
             self::assertSame(500, $ended->status, $ended->describe());
         }

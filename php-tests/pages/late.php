@@ -16,7 +16,7 @@ $log = dirname(getenv('MINT_LOG')) . '/late';
 function token(array $asked): array
 {
     file_put_contents(Late::$log . '-mints', "$asked[name]\n", FILE_APPEND);
-    return ['access_token' => "token of $asked[name]", 'expires_in' => 3600];
+    return ['access_token' => "token-of-$asked[name]", 'expires_in' => 3600];
 }
 
 function ask(): string

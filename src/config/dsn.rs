@@ -34,7 +34,12 @@ pub(super) fn asks_for_tls(dsn: &str) -> bool {
 
 /// The address for people: user, password and secret parameters are replaced.
 pub(super) fn masked(dsn: &str) -> String {
-    let Some(Parts { scheme, userinfo, rest }) = parts(dsn) else { return MASK.into() };
+    // Of what is no address nobody knows which part is the password.
+    let Some(Parts { scheme, userinfo, rest }) =
+        parts(dsn).filter(|it| !it.scheme.is_empty() && is_plain(dsn))
+    else {
+        return MASK.into();
+    };
     let mask = if userinfo.is_empty() { "" } else { "***@" };
     format!("{scheme}{mask}{}", without_secret_parameters(rest))
 }

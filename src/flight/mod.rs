@@ -150,20 +150,6 @@ impl Ticket {
     }
 }
 
-/// A flight whose caller sees to something else for a moment, in the middle of a wait: plain data, as a [`Ticket`].
-/// Whoever has one hands it to [`Engine::go_on`] or to [`Engine::break_off`].
-#[derive(Debug)]
-pub struct Paused(Box<Course>);
-
-/// How far a flight has come.
-#[derive(Debug)]
-struct Course {
-    key: Key,
-    flight: Flight,
-    asked: Asked,
-    waiting_since: Option<Moment>,
-}
-
 /// What became of a ticket.
 #[derive(Debug)]
 pub enum Outcome {
@@ -245,41 +231,24 @@ impl Engine {
     }
 
     pub fn begin(&self, key: &Key, plan: &Plan) -> Step {
-        self.to_its_end(self.carry_out(self.course(key, plan), Event::Begin, &|| false))
+        loop {
+            if let Some(step) = self.begin_unless(key, plan, &|| false) {
+                return step;
+            }
+        }
     }
 
-    /// As [`Self::begin`]; `Err` as soon as `interrupted` says so in the middle of a wait.
+    /// As [`Self::begin`]; `None` as soon as `interrupted` says so in the middle of a wait. Nothing is held then, and
+    /// who begins again, with the same plan, waits for what is left of the time.
     pub fn begin_unless(
         &self,
         key: &Key,
         plan: &Plan,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Step, Paused> {
-        self.carry_out(self.course(key, plan), Event::Begin, interrupted)
-    }
-
-    pub fn go_on(&self, paused: Paused, interrupted: &dyn Fn() -> bool) -> Result<Step, Paused> {
-        self.carry_out(*paused.0, Event::Woke, interrupted)
-    }
-
-    /// Its caller will not come back to it.
-    pub fn break_off(&self, paused: Paused) {
-        self.ended(&paused.0);
-    }
-
-    fn course(&self, key: &Key, plan: &Plan) -> Course {
+    ) -> Option<Step> {
         let now = self.host.now();
         let flight = Flight::new(key.kind(), plan.clone(), self.fleet.is_some(), now);
-        Course { key: key.clone(), flight, asked: self.asked(key), waiting_since: None }
-    }
-
-    fn to_its_end(&self, mut flown: Result<Step, Paused>) -> Step {
-        loop {
-            match flown {
-                Ok(step) => return step,
-                Err(paused) => flown = self.go_on(paused, &|| false),
-            }
-        }
+        self.carry_out(key, flight, Event::Begin, interrupted)
     }
 
     pub fn finish(&self, ticket: Ticket, outcome: Outcome) -> Step {
@@ -288,10 +257,9 @@ impl Engine {
         if let Some(lease) = ticket.flight.lease() {
             self.keeper.release(&lease);
         }
-        let Ticket { key, flight, .. } = ticket;
-        let asked = self.asked(&key);
-        let course = Course { key, flight, asked, waiting_since: None };
-        let step = self.to_its_end(self.carry_out(course, Event::Outcome(outcome), &|| false));
+        let step = self.carry_out(&ticket.key, ticket.flight, Event::Outcome(outcome), &|| false);
+        // Nothing interrupts it.
+        let step = step.unwrap_or(Step::Failed(FlightError::WaitTimeout));
         // Told when others have it: a log may take its time.
         log::info!("{news}");
         step
@@ -418,42 +386,52 @@ impl Engine {
 
     fn carry_out(
         &self,
-        mut course: Course,
+        key: &Key,
+        mut flight: Flight,
         first: Event,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Step, Paused> {
+    ) -> Option<Step> {
         let host = &*self.host;
         let mut event = first;
+        let mut asked = self.asked(key);
+        let mut waiting_since = None;
+        let ended = |flight: &Flight, waiting_since: Option<Moment>| {
+            if let Some(right) = flight.right() {
+                host.leave(key, &right);
+            }
+            if let Some(since) = waiting_since {
+                host.tally().waited(since.until(host.now()));
+            }
+        };
         loop {
-            let flight = &mut course.flight;
             event = match flight.step(event, host.now()) {
                 Action::Mint(authority, lease, reason) => {
                     let minted_from = host.now();
                     host.count(Counter::Rejections, u64::from(reason == MintReason::Rejected));
                     self.keeper.keep(Charge {
-                        key: course.key.clone(),
+                        key: key.clone(),
                         fleet: authority == Authority::Fleet,
                         lease,
                         right: flight.right(),
                         length: flight.plan().lease,
                         give_up: minted_from.plus(flight.plan().max_mint),
                     });
-                    let Course { key, flight, .. } = course;
-                    return Ok(Step::Mint(Box::new(Ticket { key, reason, minted_from, flight })));
+                    let ticket = Ticket { key: key.clone(), reason, minted_from, flight };
+                    return Some(Step::Mint(Box::new(ticket)));
                 }
                 Action::Done(result) => {
-                    self.ended(&course);
-                    return Ok(result.map_or_else(Step::Failed, Step::Served));
+                    ended(&flight, waiting_since);
+                    return Some(result.map_or_else(Step::Failed, Step::Served));
                 }
                 action => {
-                    if matches!(action, Action::Wait { .. }) && course.waiting_since.is_none() {
-                        course.waiting_since = Some(host.now());
+                    if matches!(action, Action::Wait { .. }) && waiting_since.is_none() {
+                        waiting_since = Some(host.now());
                         host.count(Counter::Waits, 1);
                     }
-                    let event =
-                        self.perform(&course.key, &course.flight, action, &mut course.asked);
+                    let event = self.perform(key, &flight, action, &mut asked);
                     if matches!(event, Event::Woke) && interrupted() {
-                        return Err(Paused(Box::new(course)));
+                        ended(&flight, waiting_since);
+                        return None;
                     }
                     if let Some(counter) = noteworthy(&event) {
                         host.count(counter, 1);
@@ -461,16 +439,6 @@ impl Engine {
                     event
                 }
             }
-        }
-    }
-
-    fn ended(&self, course: &Course) {
-        let host = &*self.host;
-        if let Some(right) = course.flight.right() {
-            host.leave(&course.key, &right);
-        }
-        if let Some(since) = course.waiting_since {
-            host.tally().waited(since.until(host.now()));
         }
     }
 

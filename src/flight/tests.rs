@@ -255,26 +255,29 @@ impl Process {
 }
 
 #[test]
-fn who_is_interrupted_in_a_wait_goes_on_with_it_or_holds_nothing_any_more() {
+fn an_interrupted_wait_holds_nothing_and_begins_again() {
     let fleet = fleet(2);
     let (first, second) = (&fleet.hosts[0].1, &fleet.hosts[1].1);
     let Step::Mint(ticket) = first.begin(&key(), &fleet.plan()) else { panic!() };
-    let interrupted =
-        |engine: &Engine| engine.begin_unless(&key(), &fleet.plan(), &|| true).unwrap_err();
-    let (here, there) = (interrupted(first), interrupted(second));
-    second.break_off(interrupted(second));
+    for engine in [first, second] {
+        assert!(engine.begin_unless(&key(), &fleet.plan(), &|| true).is_none());
+    }
+    let now = fleet.clock.now();
+    let host = &fleet.hosts[1].0;
+    let Boarding::Mine { right, orphan: None } = host.board(&key(), now.plus(LEASE), now).unwrap()
+    else {
+        panic!("it is held")
+    };
+    host.leave(&key(), &right);
     let value = b"of the first".to_vec();
     let timing = timing(ticket.minted_from);
     let outcome = Outcome::Minted { value, timing, detail: vec![] };
     assert!(matches!(first.finish(*ticket, outcome), Step::Served(_)));
-    second.break_off(there);
-    for step in [first.go_on(here, &|| false).unwrap(), second.begin(&key(), &fleet.plan())] {
-        let Step::Served(served) = step else { panic!("{step:?}") };
+    for engine in [first, second] {
+        let step = engine.begin_unless(&key(), &fleet.plan(), &|| true);
+        let Some(Step::Served(served)) = step else { panic!("{step:?}") };
         assert_eq!(&*served.entry.value, b"of the first");
     }
-    let now = fleet.clock.now();
-    let boarding = fleet.hosts[1].0.board(&key(), now.plus(LEASE), now).unwrap();
-    assert!(matches!(boarding, Boarding::Mine { orphan: None, .. }), "{boarding:?}");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Verdict {
 pub const OLDER: &str = "it is older than the sheet that is held";
 
 const DAY: i64 = 86_400;
+/// By so much the clocks of a source and of a host may differ.
+const CLOCKS: i64 = 300;
 /// How much later another source's suspicious sheet must be to take the place of one that waits for
 /// its own source's next: two that disagree would evict each other until nothing could be served.
 const PATIENCE: i64 = DAY;
@@ -60,7 +62,7 @@ impl Guard {
         let Some(held) = held else { return (Some(Holding::first(sheet)), Verdict::Accepted) };
         // A date ahead of now is wrong and says nothing. And each source dates by a clock and a habit of its own: another
         // one stands in for the held one's when that brings nothing any more.
-        let ahead = held.sheet.as_of().is_some_and(|as_of| as_of > at);
+        let ahead = held.sheet.as_of().is_some_and(|as_of| as_of > at + CLOCKS);
         let stands_in = held_is_stale && sheet.source() != held.sheet.source();
         if is_before(&sheet, &held.sheet) && !ahead && !stands_in {
             return (None, Verdict::Older);

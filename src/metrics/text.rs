@@ -81,7 +81,7 @@ const PLAIN: [(Counter, &str, &str); 26] = [
     (
         Counter::Contradicted,
         "lifetimes_contradicted",
-        "Lifetimes of which an issuer said more than one, so that the shortest counted",
+        "Mints whose lifetimes, as they were said, differed by more than 5 s, so that the shortest counted",
     ),
     (Counter::EvictedUsable, "evicted_usable", "Usable entries that had to make room"),
     (Counter::TableFull, "table_full", "Entries for which the table had no memory"),

@@ -30,7 +30,8 @@ impl Callable {
             return Self(value);
         }
         let mut owned = ZendHashTable::with_capacity(2);
-        for part in array::values(parts) {
+        // By their place: `[1 => 'method', 0 => $object]` is one, too.
+        for part in [0, 1].into_iter().filter_map(|place| parts.get_index(place)) {
             // Fails for an array larger than PHP allows, which no callable is.
             let _ = owned.push(zend::counted(part));
         }

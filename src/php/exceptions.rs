@@ -209,12 +209,13 @@ fn mint_failed() -> FunctionBuilder<'static> {
 fn retry_later() -> FunctionBuilder<'static> {
     extern "C" fn construct(ex: &mut ExecuteData, retval: &mut Zval) {
         functions::answer(ex, retval, |ex| {
-            let told = args::later(ex)?;
-            match told.seconds {
-                Some(seconds) if (0.0..=LONGEST_S).contains(&seconds) => {
+            let mut told = args::later(ex)?;
+            match &mut told.seconds {
+                Some(seconds) if *seconds >= 0.0 => {
+                    *seconds = seconds.min(LONGEST_S);
                     tell(ex, &told, RETRY_LATER.entry(), SECONDS)
                 }
-                _ => Err(Stop::Value(1, format!("must be between 0 and {LONGEST_S} seconds"))),
+                _ => Err(Stop::Value(1, "must be 0 or more seconds".into())),
             }
         });
     }

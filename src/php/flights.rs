@@ -118,28 +118,23 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// A signal handler of the application runs in a wait as it would between two lines of PHP.
+    /// A signal handler of the application runs in a wait as it would between two lines of PHP. Nothing is held
+    /// meanwhile: it may ask for the same name.
     fn begin(&self, plan: &Plan) -> Result<Step, Stop> {
-        let (engine, interrupted) = (&self.runtime.engine, &zend::is_interrupted);
-        let mut flown = engine.begin_unless(self.key, plan, interrupted);
         loop {
-            let paused = match flown {
-                Ok(step) => return Ok(step),
-                Err(paused) => paused,
-            };
+            let begun = self.runtime.engine.begin_unless(self.key, plan, &zend::is_interrupted);
+            if let Some(step) = begun {
+                return Ok(step);
+            }
             let process = process::generation();
-            let seen_to = exceptions::see_to_interrupt();
+            exceptions::see_to_interrupt()?;
             if process::generation() != process {
-                // The handler forked: what is held there is the parent's.
-                seen_to?;
-                flown = engine.begin_unless(self.key, plan, interrupted);
-                continue;
+                // The engine is the parent's.
+                return Err(Stop::Throw(Error::WaitTimeout(format!(
+                    "a signal handler forked while {} was waited for: in the child, ask again",
+                    self.key.shown()
+                ))));
             }
-            if let Err(stop) = seen_to {
-                engine.break_off(paused);
-                return Err(stop);
-            }
-            flown = engine.go_on(paused, interrupted);
         }
     }
 

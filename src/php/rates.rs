@@ -128,7 +128,14 @@ fn hold(runtime: &Arc<Runtime>, asked: &Fx) -> Result<Rc<Held>, Stop> {
         _ => plan,
     };
     let served = match Flight::new(runtime, key, maker).run(plan) {
-        Err(stop @ Stop::Throw(_)) => from_shelf(runtime, key).ok_or(stop),
+        Err(stop @ Stop::Throw(_)) => match from_shelf(runtime, key) {
+            Some(served) => {
+                // What the callable threw is in the log.
+                zend::clear_exception();
+                Ok(served)
+            }
+            None => Err(stop),
+        },
         served => served,
     }?;
     Ok(sheets::hold(key.clone(), &served, runtime)?)

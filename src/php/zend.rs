@@ -17,6 +17,7 @@ use ext_php_rs::types::{ZendHashTable, ZendObject, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ce};
 
 use super::string::Str;
+use crate::process::SignalsHeld;
 
 unsafe extern "C" {
     pub(super) fn zend_parse_parameters(num_args: u32, spec: *const c_char, ...) -> c_int;
@@ -148,6 +149,17 @@ pub fn see_to_interrupt() {
             function((*globals).current_execute_data);
         }
     }
+}
+
+/// Runs a method of PHP's own, after which the engine would see to an interrupt as it does between two lines of code: a
+/// signal handler of the application would run where nobody expects it. It runs a little later.
+fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
+    // No signal, so nobody sets the flag meanwhile.
+    let _held = SignalsHeld::hold();
+    let waiting = interrupt().swap(false, Ordering::Relaxed);
+    let done = work();
+    interrupt().fetch_or(waiting, Ordering::Relaxed);
+    done
 }
 
 /// Whether the exception is `exit()` or the end of a destroyed fiber on its way up.
@@ -292,7 +304,7 @@ pub fn timestamp(object: &ZendObject) -> Option<i64> {
     let class = classes.find(|class| object.instance_of(class))?;
     let mut result = Zval::new();
     // SAFETY: the table holds pointers to functions; a method of the class, which the object is of. No user code runs.
-    unsafe {
+    uninterrupted(|| unsafe {
         let method = class.function_table.get("gettimestamp")?.ptr::<zend_function>()?;
         zend_call_known_function(
             method,
@@ -303,7 +315,8 @@ pub fn timestamp(object: &ZendObject) -> Option<i64> {
             null_mut(),
             null_mut(),
         );
-    }
+        Some(())
+    })?;
     result.long()
 }
 
@@ -332,7 +345,8 @@ pub fn active_fiber() -> *const c_void {
 pub fn is_suspended(fiber: *const c_void) -> bool {
     // SAFETY: by [`active_fiber`], and an object comes first in a fiber. The method is PHP's own.
     let fiber = unsafe { &*fiber.cast::<ZendObject>() };
-    fiber.try_call_method("isSuspended", Vec::new()).is_ok_and(|answer| answer.is_true())
+    let asked = uninterrupted(|| fiber.try_call_method("isSuspended", Vec::new()));
+    asked.is_ok_and(|answer| answer.is_true())
 }
 
 /// The value of an INI setting in this thread's table, until the setting changes.

@@ -446,9 +446,12 @@ fn dropped(error: &io::Error) -> bool {
 /// that it says it would say about any other key, too: a command that it does not know or may not run, a
 /// password that is missing, no memory, no writes.
 fn is_of_one_key(code: &str, detail: &str) -> bool {
-    let inside = detail.contains("user_script");
-    let (code, detail) = within(code, detail);
-    code == "WRONGTYPE" || code == "ERR" && inside && !detail.to_lowercase().starts_with("unknown")
+    let (inner_code, inner) = within(code, detail);
+    // A line of ours found what it cannot compute with; or a command did.
+    let fault_of_a_line = detail.starts_with("user_script:") || inner.starts_with("attempt to ");
+    let no_number = ["is not an integer", "is not a valid float", "would overflow"];
+    let found = fault_of_a_line || no_number.iter().any(|words| inner.contains(words));
+    inner_code == "WRONGTYPE" || inner_code == "ERR" && found
 }
 
 /// The code of what the server says, also of a command in a script.
@@ -459,9 +462,11 @@ pub(super) fn code_of(error: &RedisError) -> Option<&str> {
 /// Up to 6.2 what a command in a script says is wrapped: "ERR Error running script (call to f_…):
 /// @user_script:8: -OOM command not allowed …". Its own code and words.
 fn within<'a>(code: &'a str, detail: &'a str) -> (&'a str, &'a str) {
-    let wrapped = detail.starts_with("Error running script").then(|| detail.rsplit_once(": "));
-    let Some(Some((_, inner))) = wrapped else { return (code, detail) };
-    let inner = inner.trim_start_matches('-');
+    let wrapped = detail.starts_with("Error running script");
+    let Some((_, inner)) = detail.rsplit_once("user_script:").filter(|_| wrapped) else {
+        return (code, detail);
+    };
+    let inner = inner.trim_start_matches(|c: char| c.is_ascii_digit() || " :-".contains(c));
     let first = inner.split(' ').next().unwrap_or_default();
     let is_code = first.len() > 2 && first.bytes().all(|byte| byte.is_ascii_uppercase());
     (if is_code { first } else { code }, inner)
@@ -528,6 +533,8 @@ mod tests {
                 "command not allowed when used memory > 'maxmemory'. script: 2f, on @user_script:1.",
             ),
             ("BUSY", "Redis is busy running a script."),
+            ("ERR", "This Redis command is not allowed from script script: 2f, on @user_script:3."),
+            ("ERR", "wrong number of arguments for 'xadd' command script: 2f, on @user_script:3."),
             // 6.2
             (
                 "ERR",

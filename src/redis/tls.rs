@@ -41,6 +41,7 @@ impl Secured {
         match stream.conn.complete_io(&mut stream.sock) {
             Ok(_) => Ok(Self(stream)),
             Err(error) => {
+                let error = last_word(&mut stream).unwrap_or(error);
                 let agreed = stream.conn.peer_certificates().is_some();
                 Err(unshaken(error, &authorities, agreed))
             }
@@ -106,6 +107,16 @@ fn client(tls: &Tls, authorities: &Path) -> io::Result<ClientConfig> {
 fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(&read(path)?)
         .map_err(|_| unfit(path, "a private key in PEM form, not encrypted"))
+}
+
+/// What the server said before it closed, where we were still sending: why it did.
+fn last_word(stream: &mut StreamOwned<ClientConnection, Socket>) -> Option<io::Error> {
+    while let Ok(1..) = stream.conn.read_tls(&mut stream.sock) {
+        if let Err(error) = stream.conn.process_new_packets() {
+            return Some(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+    }
+    None
 }
 
 /// Why there is no connection, and what to do. `agreed`: on a cipher, for the server has shown its certificate.

@@ -160,7 +160,8 @@ impl Server {
                     tasks.push(Task::Patience(connection, number, at + patience));
                 }
             }
-            if words[0] == b"EVALSHA" {
+            // One without a key changes nothing.
+            if words[0] == b"EVALSHA" && words.len() > 3 {
                 let takeover = words.get(10).copied().unwrap_or_default();
                 tasks.push(Task::Changed(words[3].to_vec(), takeover.to_vec()));
                 at = self.tell_readers(at, tasks);

@@ -51,7 +51,8 @@ pub fn token_response(bytes: &[u8]) -> bool {
 fn check(answer: Answer, options: &TokenOptions) -> bool {
     match read(answer, options, FROM, WALL) {
         Err(why) => {
-            check_sentence(&why);
+            // What follows are the issuer's own words.
+            check_sentence(why.split(", it says: ").next().unwrap_or_default());
             assert!(why.len() <= MAX_REASON, "{} bytes", why.len());
             false
         }

@@ -130,12 +130,20 @@ pub(super) fn of(
 fn dead(said: &Said) -> String {
     let Said { name, left, by_clock } = said;
     if !by_clock {
-        return format!("\"{name}\" leaves the token no lifetime, expected one above zero");
+        return none_left(name);
     }
     format!(
         "by this host's clock \"{name}\" was {} s ago: check that clock, and whether the issuer answers \
          from a cache",
         (-left / 1e3).round().max(0.0)
+    )
+}
+
+/// Zero and below are how some issuers say that a token never ends.
+fn none_left(name: &str) -> String {
+    format!(
+        "\"{name}\" leaves the token no lifetime, expected one above zero: if it never ends, pass \
+         ['ttl' => seconds]"
     )
 }
 
@@ -166,9 +174,13 @@ fn end(name: &'static str, value: &Value) -> Result<Option<End>, String> {
         let seconds = number.ok_or_else(|| {
             format!("\"expires_in\" is {}, expected a number of seconds", described(value))
         })?;
+        if seconds <= 0.0 {
+            return Err(none_left(name));
+        }
         return Ok(Some(End::In(seconds * 1e3)));
     }
     match number {
+        Some(seconds) if name != "expires" && seconds <= 0.0 => return Err(none_left(name)),
         // league/oauth2-client says 0 when the issuer named no expiry.
         Some(0.0) if name == "expires" => return Ok(None),
         Some(seconds) if name == "expires" && seconds < FIRST_INSTANT_S => {

@@ -187,6 +187,35 @@ fn of_what_the_response_the_jwt_and_ttl_say_the_shortest_counts() {
     assert_eq!(life(read_with(&told, Answer::Json(broken))), (30.0, false));
 }
 
+/// How some issuers say that a token never ends.
+#[test]
+fn nothing_and_less_is_no_lifetime_and_ttl_is_the_way_out() {
+    let told = options().ttl(600).unwrap();
+    for ends in [json!({"expires_in": 0}), json!({"expires_in": -1}), json!({"expires_at": 0})] {
+        let mut response = ends.clone();
+        response["access_token"] = json!("x");
+        let read = read_with(&told, Answer::Json(response.clone())).unwrap();
+        assert_eq!((seconds(&read), read.contradiction), (600.0, None), "{ends}");
+        let why = array(response).unwrap_err();
+        assert!(why.contains("above zero: if it never ends, pass ['ttl' => seconds]"), "{why}");
+    }
+}
+
+#[test]
+fn an_issuers_words_are_shown_without_what_looks_like_a_secret() {
+    for (response, words) in [
+        (
+            json!({"error": "invalid_grant", "error_description": "The refresh token 8xLOxBtZp8mN4kQ2 is expired"}),
+            "it says: invalid_grant: The refresh token [removed] is expired",
+        ),
+        (json!({"error": [{"apikey": "ABCDEF"}], "message": "no"}), "it says: no"),
+        (json!({"error": 17, "message": "no"}), "it says: 17: no"),
+    ] {
+        let why = array(response).unwrap_err();
+        assert!(why.ends_with(words), "{why}");
+    }
+}
+
 /// Entra ID dates its tokens back by five minutes.
 #[test]
 fn a_jwt_that_is_dated_back_contradicts_nobody() {

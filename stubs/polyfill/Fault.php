@@ -26,8 +26,8 @@ final class Fault
         $code = match (true) {
             \is_string($error) => $error,
             \is_array($error) => $first(['type', 'code', 'status'], $error),
-            \is_bool($error) => '',
-            default => (string) json_encode($error),
+            \is_int($error), \is_float($error) => (string) json_encode($error),
+            default => '',
         };
         $description = $first(['error_description'], $fields) ?: $first(['message', 'info', 'description'], $error) ?: $first(['message'], $fields);
         return self::said($code, $description);
@@ -55,6 +55,8 @@ final class Fault
 
     private static function said(string $code, string $description): string
     {
-        return Text::redacted("it says: $code" . ($code === '' || $description === '' ? '' : ': ') . $description);
+        $words = "it says: $code" . ($code === '' || $description === '' ? '' : ': ') . $description;
+        // Some say back the token or the key that they refuse. Long words of letters and digits are taken for one.
+        return Text::redacted(preg_replace('/(?=[A-Za-z._~+\/=-]*[0-9])(?=[0-9._~+\/=-]*[A-Za-z])[A-Za-z0-9._~+\/=-]{16,}/', '[removed]', $words));
     }
 }

@@ -106,10 +106,18 @@ final class TokenResponse
                     $refused[] = "\"$name\" is " . self::described($value) . ', expected a number of seconds';
                     return;
                 }
+                if ($name === 'expires_in' && $number <= 0) {
+                    $refused[] = self::noneLeft($name);
+                    return;
+                }
                 $said[] = [$name, $number, false];
                 if ($issued !== null) {
                     $said[] = [$name, $issued + $number - $now, true];
                 }
+                return;
+            }
+            if ($name !== 'expires' && $number !== null && $number <= 0) {
+                $refused[] = self::noneLeft($name);
                 return;
             }
             $at = self::instant($value);
@@ -152,7 +160,7 @@ final class TokenResponse
         [$name, $left, $byClock] = $said[0];
         if ($left < 0.001) {
             throw new Unusable($byClock ? "by this host's clock \"$name\" was " . max(0, (int) round(-$left)) . ' s ago: check that clock, and '
-                . 'whether the issuer answers from a cache' : "\"$name\" leaves the token no lifetime, expected one above zero");
+                . 'whether the issuer answers from a cache' : self::noneLeft($name));
         }
         $agrees = static fn (array $it): bool => $it[1] - $left <= self::AGREED_S;
         $agreeing = array_column(array_filter($said, $agrees), 0);
@@ -166,6 +174,12 @@ final class TokenResponse
                 . '; the shorter counts: check the unit, this host\'s clock, and whether the issuer answers from a cache';
         }
         return $left;
+    }
+
+    /** Zero and below are how some issuers say that a token never ends. */
+    private static function noneLeft(string $name): string
+    {
+        return "\"$name\" leaves the token no lifetime, expected one above zero: if it never ends, pass ['ttl' => seconds]";
     }
 
     /** @param array{string, float, bool} $said */

@@ -23,11 +23,11 @@ class RetryLater extends Exception
 
     public function __construct(float $seconds, string $message = '', ?\Throwable $previous = null)
     {
-        if (!($seconds >= 0.0 && $seconds <= 86400.0)) {
-            throw new \ValueError(__METHOD__ . '(): Argument #1 ($seconds) must be between 0 and 86400 seconds');
+        if (!($seconds >= 0.0)) {
+            throw new \ValueError(__METHOD__ . '(): Argument #1 ($seconds) must be 0 or more seconds');
         }
         parent::__construct($message, 0, $previous);
-        $this->seconds = $seconds;
+        $this->seconds = min($seconds, 86400.0);
     }
 }
 
