@@ -34,12 +34,11 @@ pub(super) fn asks_for_tls(dsn: &str) -> bool {
 
 /// The address for people: user, password and secret parameters are replaced.
 pub(super) fn masked(dsn: &str) -> String {
-    // Of what is no address nobody knows which part is the password.
-    let Some(Parts { scheme, userinfo, rest }) =
-        parts(dsn).filter(|it| !it.scheme.is_empty() && is_plain(dsn))
-    else {
+    let Some(Parts { scheme, userinfo, rest }) = parts(dsn) else { return MASK.into() };
+    // Of what is no address, and has no user info, nobody knows which part is the password.
+    if userinfo.is_empty() && (scheme.is_empty() || !is_plain(dsn)) {
         return MASK.into();
-    };
+    }
     let mask = if userinfo.is_empty() { "" } else { "***@" };
     format!("{scheme}{mask}{}", without_secret_parameters(rest))
 }

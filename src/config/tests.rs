@@ -242,6 +242,14 @@ fn no_secret_is_shown_anywhere() {
 }
 
 #[test]
+fn what_is_no_address_is_not_shown() {
+    for odd in ["hunter2", "redis://:hunter2 127.0.0.1:1", "redis://h unter2"] {
+        assert_eq!(shown("sharedstate.redis.dsn", odd), "***");
+    }
+    assert_eq!(shown("sharedstate.redis.dsn", "redis://h:1/3"), "redis://h:1/3");
+}
+
+#[test]
 fn an_address_that_hides_a_password_badly_is_refused_and_masked() {
     for dsn in ["redis://:hun/ter2@h", "redis://:hun?ter2@h", "redis://h/0?password=hun@ter2"] {
         let sentence = refused("redis.dsn", dsn);

@@ -135,8 +135,7 @@ fn a_refusal_has_the_providers_own_words_and_not_what_was_sent() {
         br#"{"success":false,"error":{"type":"invalid_access_key","info":"no such key s3cret"}}"#;
     Site::saying(answer("403 No", "", body))
         .refused("json", "answered 403, it says: invalid_access_key: no such key [removed]");
-    let body =
-        br#"{"error":"expired","error_description":"the token 8xLOxBtZp8mN4kQ2 is over"}"#;
+    let body = br#"{"error":"expired","error_description":"the token 8xLOxBtZp8mN4kQ2 is over"}"#;
     Site::saying(answer("401 No", "", body))
         .refused("json", "answered 401, it says: expired: the token [removed] is over");
     let body = br#"{"error":[{"apikey":"ABCDEF"}],"message":"no"}"#;
