@@ -43,6 +43,8 @@ pub struct RedisLog {
     seal: Option<Arc<Seal>>,
     clocks: Clocks,
     host: Option<Arc<dyn Clock>>,
+    /// As the servers of a simulation are; what they are asked stays what it is about.
+    known_to_run_scripts: bool,
 }
 
 struct Kept {
@@ -73,6 +75,7 @@ impl RedisLog {
             seal: None,
             clocks: Clocks::default(),
             host: None,
+            known_to_run_scripts: false,
         }
     }
 
@@ -83,7 +86,7 @@ impl RedisLog {
 
     #[cfg(test)]
     pub fn over(self, network: Arc<dyn super::connection::Network>) -> Self {
-        Self { connector: self.connector.over(network), ..self }
+        Self { connector: self.connector.over(network), known_to_run_scripts: true, ..self }
     }
 
     /// Read what is sealed, and nothing else.
@@ -171,7 +174,7 @@ impl RedisLog {
         let (packed, asked) = (questions.get_packed_pipeline(), questions.len());
         self.with(Duration::ZERO, |connection, looked_at| {
             let before = *looked_at;
-            if before.is_none() {
+            if before.is_none() && !self.known_to_run_scripts {
                 // One that answers what is read and runs no script of ours is of no use to this host.
                 scripts::VERSIONS.prepare_invoke().invoke::<Value>(connection)?;
             }
