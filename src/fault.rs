@@ -39,6 +39,9 @@ fn is_none(error: &Value) -> bool {
 }
 
 fn said(code: &str, description: &str) -> String {
+    if code.is_empty() && description.is_empty() {
+        return "and it does not say why".into();
+    }
     let between = if code.is_empty() || description.is_empty() { "" } else { ": " };
     redact(&without_long_secrets(&format!("it says: {code}{between}{description}")))
 }

@@ -438,7 +438,8 @@ impl Connector {
     }
 }
 
-fn dropped(error: &io::Error) -> bool {
+/// Whether the other side hung up while we were still sending.
+pub(super) fn dropped(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
@@ -539,6 +540,10 @@ mod tests {
             (
                 "ERR",
                 "Error running script (call to f_2f): @user_script:8: @user_script: 8: -OOM command not",
+            ),
+            (
+                "ERR",
+                "Error running script (call to f_2f): @user_script:8: @user_script: 8: -MISCONF Errors writing to the AOF file: No space left on device",
             ),
             (
                 "ERR",

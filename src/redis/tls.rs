@@ -20,6 +20,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, ClientConfig, Error, RootCertStore, StreamOwned};
 
 use super::config::Tls;
+use super::connection::dropped;
 use super::socket::{Limit, Socket, Transport};
 use crate::trust::{self, certificates, read, unfit, wrong};
 
@@ -41,7 +42,8 @@ impl Secured {
         match stream.conn.complete_io(&mut stream.sock) {
             Ok(_) => Ok(Self(stream)),
             Err(error) => {
-                let error = last_word(&mut stream).unwrap_or(error);
+                let word = dropped(&error).then(|| last_word(&mut stream)).flatten();
+                let error = word.unwrap_or(error);
                 let agreed = stream.conn.peer_certificates().is_some();
                 Err(unshaken(error, &authorities, agreed))
             }

@@ -210,6 +210,7 @@ fn an_issuers_words_are_shown_without_what_looks_like_a_secret() {
         ),
         (json!({"error": [{"apikey": "ABCDEF"}], "message": "no"}), "it says: no"),
         (json!({"error": 17, "message": "no"}), "it says: 17: no"),
+        (json!({"error": true}), "is an error, and it does not say why"),
     ] {
         let why = array(response).unwrap_err();
         assert!(why.ends_with(words), "{why}");

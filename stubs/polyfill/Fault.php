@@ -55,6 +55,9 @@ final class Fault
 
     private static function said(string $code, string $description): string
     {
+        if ($code === '' && $description === '') {
+            return 'and it does not say why';
+        }
         $words = "it says: $code" . ($code === '' || $description === '' ? '' : ': ') . $description;
         // Some say back the token or the key that they refuse. Long words of letters and digits are taken for one.
         return Text::redacted(preg_replace('/(?=[A-Za-z._~+\/=-]*[0-9])(?=[0-9._~+\/=-]*[A-Za-z])[A-Za-z0-9._~+\/=-]{16,}/', '[removed]', $words));
