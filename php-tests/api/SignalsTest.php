@@ -115,7 +115,11 @@ final class SignalsTest extends TestCase
         self::assertStringEndsWith("\nof.the.other", $result->output);
     }
 
-    /** After a method of PHP's own the engine runs handlers, too: not in the middle of what we read. */
+    /**
+     * After a method of PHP's own the engine runs handlers, too: not in the middle of what we read.
+     *
+     * @group extension
+     */
     public function test_no_handler_runs_while_an_answer_is_read(): void
     {
         $said = $this->php(<<<'PHP'
@@ -155,6 +159,7 @@ final class SignalsTest extends TestCase
         self::assertSame('whole', $said);
     }
 
+    /** @group extension */
     public function test_a_handler_may_fork(): void
     {
         [$token, $child] = $this->scene(<<<'PHP'

@@ -65,7 +65,8 @@ final class Build
             return [self::php()];
         }
         return ['env', 'USE_ZEND_ALLOC=0', 'ZEND_DONT_UNLOAD_MODULES=1', 'valgrind', '--quiet', '--leak-check=no', '--undef-value-errors=no', '--read-inline-info=no', '--smc-check=none',
-            '--num-callers=20', self::php()];
+            // A process of a test runs most of its code once.
+            '--vex-guest-chase=no', '--num-callers=20', self::php()];
     }
 
     public static function fpm(): string
