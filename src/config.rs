@@ -312,7 +312,7 @@ pub fn shown(name: &str, value: &str) -> String {
     match name {
         _ if !secret || value.is_empty() => value.into(),
         DSN => dsn::masked(value),
-        // An address may have a key in its query.
+        // An address may have a key in its path or query.
         SOURCES => redact(value),
         _ => dsn::MASK.into(),
     }

@@ -106,7 +106,8 @@ pub fn redact(reason: &str) -> String {
     line
 }
 
-/// Drops `user:password@` and the query from everything with a scheme, Redis addresses included.
+/// Drops `user:password@`, the query, and what may be a key in the path from everything with a scheme, Redis
+/// addresses included. Some providers take their key as a part of the path.
 fn without_url_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -121,10 +122,22 @@ fn without_url_secrets(text: &str) -> String {
             path.rsplit_once('@').map_or(path, |(_, host)| host)
         };
         out.push_str(before);
-        out.push_str(host);
+        for (at, part) in host.split('/').enumerate() {
+            let secret = at > 0 && may_be_secret(part);
+            out.push_str(if at > 0 { "/" } else { "" });
+            out.push_str(if secret { REMOVED } else { part });
+        }
         rest = after;
     }
     out + rest
+}
+
+/// Whether a word has the shape of a key or a token: it is long, and has letters and digits.
+pub fn may_be_secret(word: &str) -> bool {
+    const SHORTEST: usize = 16;
+    word.len() >= SHORTEST
+        && word.contains(|c: char| c.is_ascii_digit())
+        && word.contains(|c: char| c.is_ascii_alphabetic())
 }
 
 /// Names whose value is a secret, and whether white space alone may stand between the two.
@@ -247,6 +260,11 @@ mod tests {
             ("https://a.example/t?mail=a@b failed", "https://a.example/t failed"),
             ("https://a.example/cb#access_token=x", "https://a.example/cb"),
             ("http://a?x http://b?y z", "http://a http://b z"),
+            (
+                "GET https://a.example/v6/0123456789abcdef01234567/latest/USD: 403",
+                "GET https://a.example/v6/[removed]/latest/USD: 403",
+            ),
+            ("https://0123456789abcdef.example/t", "https://0123456789abcdef.example/t"),
         ] {
             assert_eq!(redact(reason), shown);
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{REMOVED, redact};
+use crate::error::{REMOVED, may_be_secret, redact};
 
 /// Its own words (RFC 6749, section 5.2, and what others make of it), as a sentence.
 pub fn of(fields: &Map<String, Value>) -> Option<String> {
@@ -48,15 +48,9 @@ fn said(code: &str, description: &str) -> String {
 
 /// Some say back the token or the key that they refuse. Long words of letters and digits are taken for one.
 fn without_long_secrets(text: &str) -> String {
-    const SHORTEST: usize = 16;
     let of_a_secret = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
-    let secret = |word: &str| {
-        word.len() >= SHORTEST
-            && word.contains(|c: char| c.is_ascii_digit())
-            && word.contains(|c: char| c.is_ascii_alphabetic())
-    };
     let mut words: Vec<&str> =
-        text.split(|c| !of_a_secret(c)).filter(|word| secret(word)).collect();
+        text.split(|c| !of_a_secret(c)).filter(|word| may_be_secret(word)).collect();
     words.sort_by_key(|word| std::cmp::Reverse(word.len()));
     words.into_iter().fold(text.to_owned(), |text, word| text.replace(word, REMOVED))
 }

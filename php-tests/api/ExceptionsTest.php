@@ -61,13 +61,14 @@ final class ExceptionsTest extends TestCase
     {
         $said = $this->php(<<<'PHP'
             $calls = 0;
-            $mint = function () use (&$calls) { $calls++; throw new RuntimeException('https://idp.example/token?client_secret=hush said 503'); };
+            $mint = function () use (&$calls) { $calls++; throw new RuntimeException('https://idp.example/v6/0a1b2c3d4e5f6a7b8c9d/token?client_secret=hush said 503'); };
             return [caught(fn () => shared_token_get('crm', $mint)), caught(fn () => shared_token_get('crm', $mint)), $calls];
             PHP);
         self::assertSame(1, $said[2]);
         self::assertSame('SharedState\\MintFailed', $said[1]['class']);
         self::assertStringContainsString('said 503', $said[1]['message']);
         self::assertStringNotContainsString('hush', $said[1]['message'], 'queries of addresses are removed');
+        self::assertStringContainsString('https://idp.example/v6/[removed]/token', $said[1]['message'], 'and keys in their paths');
     }
 
     /** Whoever failed knows as well as who is turned away how long the pause is by now. */

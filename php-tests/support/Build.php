@@ -65,7 +65,7 @@ final class Build
             return [self::php()];
         }
         return ['env', 'USE_ZEND_ALLOC=0', 'ZEND_DONT_UNLOAD_MODULES=1', 'valgrind', '--quiet', '--leak-check=no', '--undef-value-errors=no', '--read-inline-info=no', '--smc-check=none',
-            // A process of a test runs most of its code once.
+            // A test's process runs most of its code once, so translating ahead of a jump does not pay.
             '--vex-guest-chase=no', '--num-callers=20', self::php()];
     }
 

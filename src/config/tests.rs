@@ -237,6 +237,11 @@ fn no_secret_is_shown_anywhere() {
     assert_eq!(c.shown("sharedstate.prefix"), "sharedstate");
     assert_eq!(shown("sharedstate.redis.password", ""), "", "unset looks unset");
     assert_eq!(shown("sharedstate.unheard_of", "x"), "***");
+    let list = "ecb,json:https://rates.example/v6/0a1b2c3d4e5f6a7b8c9d/latest?key=k";
+    assert_eq!(
+        shown("sharedstate.fx.sources", list),
+        "ecb,json:https://rates.example/v6/[removed]/latest"
+    );
     let debug = format!("{c:?} {:?}", c.identity_parts());
     assert!(!debug.contains("hunter"), "{debug}");
 }

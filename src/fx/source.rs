@@ -2,7 +2,7 @@
 //! the role of whoever asks one of them. Knows no HTTP, and reads no file.
 //!
 //! A source's name is a metric label and stands in every sheet, so it is stable and never holds a
-//! path, a query or a secret. Its address may hold a key in the query, and is not shown.
+//! path, a query or a secret. Its address may hold a key in its path or query, and is not shown.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Sheet;
+use crate::error::redact;
 
 const SETTING: &str = "sharedstate.fx.sources";
 const APP_ID_SETTING: &str = "sharedstate.fx.openexchangerates.app_id_file";
@@ -155,7 +156,7 @@ fn shown(word: &str) -> String {
         return "a word with an @".into();
     }
     let plain = word.split(['?', '#', '&', '=']).next().unwrap_or_default();
-    let cut: String = plain.chars().take(40).collect();
+    let cut: String = redact(plain).chars().take(40).collect();
     format!("{cut:?}")
 }
 

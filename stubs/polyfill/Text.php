@@ -25,7 +25,7 @@ final class Text
     }
 
     /**
-     * The message of a foreign failure, fit to be shown and logged: no credentials, no URL queries, one line, at
+     * The message of a foreign failure, fit to be shown and logged: no credentials, no URL queries, no keys in URLs, one line, at
      * most 200 bytes. It cannot know every secret, so it removes what has the shape of one.
      */
     public static function redacted(string $reason): string
@@ -34,6 +34,9 @@ final class Text
         // A "?" in a password puts the "@" behind it: then all of it is suspect.
         $line = preg_replace('~(://)[^\s"\'`<>/@?#]*[?#][^\s"\'`<>]*@[^\s"\'`<>]*~', '$1' . self::REMOVED, $line);
         $line = preg_replace('~(://)(?:[^\s"\'`<>?#]*@)?([^\s"\'`<>?#]*)(?:[?#][^\s"\'`<>]*)?~', '$1$2', $line);
+        // Some providers take their key as a part of the path.
+        $line = preg_replace_callback('~(://[^\s"\'`<>/]*)(/[^\s"\'`<>]*)~', static fn (array $url): string => $url[1]
+            . preg_replace('~(?<=/)(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[^/]{16,}~', self::REMOVED, $url[2]), $line);
         $line = preg_replace(
             '~((?:bearer|basic)[ :="\'\\\\\]>]*[ :=][ :="\'\\\\\]>]*'
             . '|(?:token|secret|password|assertion|api_key|app_id)[ :="\'\\\\\]>]*[:=][ :="\'\\\\\]>]*)[^\s"\'`<>&]+~i',

@@ -89,6 +89,7 @@ fn an_unknown_word_is_refused_with_those_that_are_known() {
         ("ecb;json", "\"ecb;json\""),
         ("https://rates.example/x", "\"https://rates.example/x\""),
         ("json:https://rates.example/x?symbols=USD,GBP", "\"GBP\""),
+        ("https://r.example/0a1b2c3d4e5f6a7b", "\"https://r.example/[removed]\""),
     ] {
         refused(word, &format!("has {shown}, expected ecb, openexchangerates or json:<address>"));
     }
